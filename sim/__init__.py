@@ -1,0 +1,1 @@
+"""Where it is computed: Trace x Hardware -> Costs -> Timeline -> Result."""

@@ -1,0 +1,74 @@
+"""Costs of operators: cycles by cause, what binds each, and integer counts of everything that uses energy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemvane.workloads.ops import DTYPES
+
+Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Index = NDArray[np.bool_] | Int64s | slice
+
+CAUSES = ("ideal", "edge", "fill", "memory", "row", "refresh", "link", "launch")
+"""Where an operator's cycles go. ideal: useful work at peak; edge: tiles and waves that are not full, rates under peak;
+fill: pipelines filling, draining and preloading; memory: waiting for main memory beyond the compute; row: opening and
+closing DRAM rows for PIM; refresh: DRAM refresh; link: other devices; launch: fixed cost of starting the operator."""
+
+BOUNDS = ("compute", "memory", "vector", "pim", "link", "launch")
+
+ACTIONS = (
+    *(f"mac_{dtype}" for dtype in DTYPES), "vector_op", "sram_bytes", "l2_bytes", "dram_activate_bytes", "dram_array_bytes",
+    "dram_move_bytes", "dram_tsv_bytes", "dram_io_bytes", "pim_mac", "pim_buffer_bytes", "link_bytes",
+)
+ACTION = {name: i for i, name in enumerate(ACTIONS)}
+EXTERNAL_DRAM = tuple(ACTION[f"dram_{part}_bytes"] for part in ("activate", "array", "move", "tsv", "io"))
+"""A byte that leaves the DRAM pays every part of the way; PIM data stays in the array."""
+
+
+class Costs(NamedTuple):
+    """One row an operator: `cycles` [n, cause] of the unit's clock, `actions` [n, action], `bound` (index into BOUNDS)."""
+
+    cycles: Int64s
+    actions: Int64s
+    bound: Int64s
+
+    @property
+    def total_cycles(self) -> Int64s:
+        return self.cycles.sum(axis=1)
+
+
+class Ledger:
+    """Costs being written by a device model."""
+
+    def __init__(self, size: int) -> None:
+        self.cycles = np.zeros((size, len(CAUSES)), np.int64)
+        self.actions = np.zeros((size, len(ACTIONS)), np.int64)
+        self.bound = np.zeros(size, np.int64)
+
+    def spend(self, cause: str, cycles: Floats | Int64s, where: Index = slice(None)) -> None:
+        """Add cycles (rounded up) to a cause."""
+        self.cycles[where, CAUSES.index(cause)] += np.ceil(np.maximum(cycles, 0)).astype(np.int64)
+
+    def count(self, action: str, amount: Int64s, where: Index = slice(None)) -> None:
+        self.actions[where, ACTION[action]] += amount
+
+    def count_dram(self, size_bytes: Int64s, where: Index = slice(None)) -> None:
+        """Bytes between DRAM and the chip."""
+        for action in EXTERNAL_DRAM:
+            self.actions[where, action] += size_bytes
+
+    def count_macs(self, macs: Int64s, dtype: Int64s) -> None:
+        """Multiply-adds by the operand type that the hardware really uses (index into DTYPES)."""
+        self.actions[np.arange(macs.size), dtype] += macs
+
+    def bind(self, candidates: dict[str, Floats | Int64s]) -> None:
+        """The bound of each row is the largest of its candidates; the first named wins a tie."""
+        codes = np.array([BOUNDS.index(name) for name in candidates], np.int64)
+        self.bound[:] = codes[np.argmax(np.stack([np.asarray(c, np.float64) for c in candidates.values()]), axis=0)]
+
+    def costs(self) -> Costs:
+        return Costs(self.cycles, self.actions, self.bound)

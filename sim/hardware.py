@@ -1,0 +1,262 @@
+"""Hardware: a YAML file, checked and frozen. Every number keeps where it came from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from .schema import CONFIDENCES, HardwareSpec, PriceTable
+from .yamltree import Tree, is_leaf, merge, read_tree
+
+FAMILIES = ("gpu", "tpu", "npu", "pim", "cpu")
+"""Folders of hw_configs that hold devices."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """One number as it was written, and why anybody should believe it."""
+
+    text: str
+    cite: str | None
+    confidence: str | None
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One device: checked fields (`spec`), and the text and origin of every number (`provenance`, by dotted key)."""
+
+    spec: HardwareSpec
+    provenance: dict[str, Provenance]
+    tree: Tree
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @cached_property
+    def prices(self) -> dict[str, float]:
+        """pJ an action, pJ a bit for *_bytes: the energy table with this device's own prices over it."""
+        return price_table(self.spec.energy.table).prices | self.spec.energy.prices
+
+    def replace(self, changes: dict[str, Any]) -> Hardware:
+        """This hardware with some values changed, e.g. {"memory.bandwidth": "4.8 TB/s"}; checked as a file is.
+
+        Raises ValueError for a key that the hardware does not have or a value that does not fit.
+        """
+        tree = self.tree
+        for key, value in changes.items():
+            tree = tree.replaced(tuple(key.split(".")), value)
+        return _checked(tree)
+
+
+def names() -> list[str]:
+    """Bundled hardware, sorted."""
+    return sorted(_bundled())
+
+
+def load(hardware: str | Path | Hardware) -> Hardware:
+    """The hardware of a bundled name or of a YAML file.
+
+    Raises ValueError with file, line, key, value and wish for anything wrong in the file or in one that it extends.
+    """
+    if isinstance(hardware, Hardware):
+        return hardware
+    return _checked(_resolved(str(hardware), base=None, chain=()))
+
+
+@lru_cache(maxsize=8)
+def price_table(name: str) -> PriceTable:
+    """The bundled energy table of that name; ValueError where there is none."""
+    file = resources.files("gemvane.hw_configs") / "energy" / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(f.name.removesuffix(".yaml") for f in (resources.files("gemvane.hw_configs") / "energy").iterdir())
+        raise ValueError(f"energy.table: no price table {name!r}; there are {', '.join(known)}")
+    tree = read_tree(file.read_text(encoding="utf-8"), f"hw_configs/energy/{name}.yaml")
+    return _validated(PriceTable, tree)
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """" (did you mean 'x'?)", or nothing where nothing is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+@lru_cache(maxsize=1)
+def _bundled() -> dict[str, Any]:
+    root = resources.files("gemvane.hw_configs")
+    return {file.name.removesuffix(".yaml"): file
+            for family in FAMILIES if (root / family).is_dir()
+            for file in (root / family).iterdir() if file.name.endswith(".yaml")}
+
+
+def _open(where: str, base: Path | None) -> tuple[str, str, Path | None]:
+    """Text, name for messages, and folder of a bundled name or a path (relative to `base`)."""
+    if where in _bundled():
+        file = _bundled()[where]
+        folder = Path(str(file)).parent.name
+        return file.read_text(encoding="utf-8"), f"hw_configs/{folder}/{file.name}", None
+    path = (base / where) if base else Path(where)
+    if path.is_dir():
+        raise ValueError(f"{where}: is a folder. Expected a hardware YAML file.")
+    if not path.exists():
+        near = difflib.get_close_matches(where, names(), n=3, cutoff=0.4)
+        hint = f"nearest are {', '.join(near)}" if near else "`gemvane hw list` shows the bundled ones"
+        raise ValueError(f"unknown hardware {where!r}: {hint}; or give the path of a YAML file")
+    try:
+        return path.read_text(encoding="utf-8"), str(path), path.parent
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}: cannot be read: {error}") from None
+
+
+def _resolved(where: str, base: Path | None, chain: tuple[str, ...]) -> Tree:
+    """The tree of a file merged over what it extends."""
+    text, file, folder = _open(where, base)
+    identity = file if file.startswith("hw_configs/") and folder is None else str(Path(file).resolve())
+    if identity in chain:
+        loop = " -> ".join(Path(f).stem for f in (*chain, identity))
+        raise ValueError(f"{file}: extends: '{where}' extends itself ({loop}). Expected a chain that ends.")
+    tree = read_tree(text, file)
+    parent = tree.data.pop("extends", None)
+    if parent is None:
+        return tree
+    if not isinstance(parent, str):
+        raise ValueError(f"{tree.at(('extends',))}: extends: {parent!r} is not text. Expected a bundled name or a path.")
+    return merge(_resolved(parent, folder, (*chain, identity)), tree)
+
+
+def _checked(tree: Tree) -> Hardware:
+    spec = _validated(HardwareSpec, tree)
+    if spec.energy.table:
+        price_table(spec.energy.table)
+    return Hardware(spec, dict(_provenance(tree)), tree)
+
+
+def _validated(model: Any, tree: Tree) -> Any:
+    try:
+        return model.model_validate(_plain(tree.data, (), tree))
+    except ValidationError as error:
+        problems = sorted((_problem(model, tree, e) for e in error.errors()), key=lambda p: p[0])
+        more = f" ({len(problems) - 1} more like this: `gemvane hw check` lists them)" if len(problems) > 1 else ""
+        raise HardwareError(problems[0][1] + more, tuple(text for _, text in problems)) from None
+
+
+class HardwareError(ValueError):
+    """A file that does not say what it should; `problems` has every fault, one sentence each."""
+
+    def __init__(self, message: str, problems: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+def _plain(node: Any, path: tuple[Any, ...], tree: Tree) -> Any:
+    """The tree with every {value, source, ...} reduced to its value."""
+    if is_leaf(node):
+        for key in node:
+            if key not in ("value", "source", "confidence", "note"):
+                raise ValueError(f"{tree.at((*path, key))}: {_dotted(path)}: unknown field {key!r}. "
+                                 "Expected value, source, confidence or note.")
+        confidence = node.get("confidence")
+        if confidence is not None and confidence not in CONFIDENCES:
+            raise ValueError(f"{tree.at((*path, 'confidence'))}: {_dotted(path)}: confidence {confidence!r}. "
+                             f"Expected one of {', '.join(CONFIDENCES)}.")
+        return node["value"]
+    if isinstance(node, dict):
+        return {key: _plain(value, (*path, key), tree) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value, (*path, i), tree) for i, value in enumerate(node)]
+    return node
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _problem(model: Any, tree: Tree, error: Any) -> tuple[tuple[bool, str, int], str]:
+    """Sort key (a misspelt key comes before the missing one that it causes) and sentence of one pydantic error."""
+    path, siblings = _path_in_file(tree, error["loc"])
+    file, line = tree.mark(path)
+    where, key = f"{file}:{line}", _dotted(path)
+    kind, got = error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(model, error["loc"])
+        wish = "" if nearest(path[-1], known) else f" Known fields: {', '.join(known)}."
+        text = f"{where}: {key}: unknown field '{path[-1]}'{nearest(path[-1], known)}.{wish}"
+    elif kind == "missing":
+        near = nearest(path[-1], [s for s in siblings if s not in _known_keys(model, error["loc"])])
+        text = f"{where}: {key} is missing{near}. Every {_dotted(path[:-1]) or 'hardware file'} needs it."
+    elif kind in ("literal_error", "union_tag_invalid"):
+        expected = error["ctx"].get("expected") or error["ctx"].get("expected_tags")
+        value = got.get("kind") if kind == "union_tag_invalid" and isinstance(got, dict) else got
+        text = f"{where}: {key}: {value!r} is not known here. Expected one of {expected}."
+    elif kind == "value_error":
+        text = f"{where}: {key}: {error['msg'].removeprefix('Value error, ')}".replace(": : ", ": ")
+    else:
+        text = f"{where}: {key}: {got!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
+    return (kind == "missing", file, line), text
+
+
+def _path_in_file(tree: Tree, loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[str]]:
+    """The keys of an error as they stand in the file (pydantic adds the tag of a union and [key])."""
+    node, path = tree.data, []
+    for i, part in enumerate(loc):
+        if part == "[key]":
+            break
+        inside = isinstance(node, dict) and part in node or isinstance(node, list) and isinstance(part, int)
+        if not inside and i + 1 < len(loc) and isinstance(node, dict) and node.get("kind") == part:
+            continue
+        path.append(part)
+        if not inside:
+            break
+        node = node[part]
+    parent: Any = tree.data
+    for part in path[:-1]:
+        parent = parent[part]
+    return tuple(path), list(parent) if isinstance(parent, dict) else []
+
+
+def _known_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    """Fields of the mapping in which an unknown or missing key was met."""
+    from . import schema
+
+    if len(loc) == 1:
+        return list(model.model_fields)
+    if loc[0] == "units":
+        by_kind = {k.__name__.lower(): k for k in (schema.Gpu, schema.Systolic, schema.Vector, schema.Pim, schema.Cpu, schema.Link)}
+        return list(by_kind[loc[2]].model_fields) if len(loc) > 3 and loc[2] in by_kind else []
+    inner = {"memory": schema.Memory, "schedule": schema.Schedule, "power": schema.PowerBudget,
+             "energy": schema.EnergySpec, "sources": schema.Source}.get(str(loc[0]))
+    return list(inner.model_fields) if inner else []
+
+
+def _provenance(tree: Tree) -> Iterator[tuple[str, Provenance]]:
+    sources = tree.data.get("sources", {})
+
+    def walk(node: Any, path: tuple[Any, ...]) -> Iterator[tuple[str, Provenance]]:
+        file, line = tree.mark(path)
+        if is_leaf(node):
+            source = sources.get(node.get("source"), {})
+            cite = source.get("cite", node.get("source"))
+            yield _dotted(path), Provenance(str(node["value"]), cite, node.get("confidence", source.get("confidence")), file, line)
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                yield from walk(value, (*path, key))
+        elif isinstance(node, list):
+            for i, value in enumerate(node):
+                yield from walk(value, (*path, i))
+        elif isinstance(node, (int, float)) or (isinstance(node, str) and node[:1].isdigit()):
+            yield _dotted(path), Provenance(str(node), None, None, file, line)
+
+    for path in (("memory",), ("units",), ("schedule",), ("power",), ("energy", "prices")):
+        node: Any = tree.data
+        for key in path:
+            node = node.get(key, {})
+        yield from walk(node, path)

@@ -1,0 +1,102 @@
+"""Does it fit: weights and cache against the memory of one device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gemvane.workloads.lower import prompt_lengths
+from gemvane.workloads.ops import DTYPE_BITS
+from gemvane.workloads.scenario import Scenario
+from gemvane.workloads.spec import MLA, ModelSpec
+
+from .hardware import Hardware
+from .schema import Pim
+from .units import show
+
+MOST_DEVICES = 1024
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device of a tensor- and pipeline-parallel group, at the end of the generation."""
+
+    weights_bytes: int
+    kv_cache_bytes: int
+    capacity_bytes: int
+    kv_capacity_bytes: int
+    """Room for the cache: of the PIM memory where the cache has one of its own, else what the weights leave."""
+
+    @property
+    def fits(self) -> bool:
+        return self.weights_bytes <= self.capacity_bytes and self.kv_cache_bytes <= self.kv_capacity_bytes
+
+
+def weights_bytes(spec: ModelSpec, scenario: Scenario) -> int:
+    """Weights of one device: an even share of all parameters, rounded up."""
+    return -(-spec.parameters * DTYPE_BITS[scenario.weights] // (8 * scenario.tp * scenario.pp))
+
+
+def kv_cache_bytes(spec: ModelSpec, scenario: Scenario) -> int:
+    """Cache of the fullest device when every request has all its tokens; a window keeps no more than its length."""
+    if spec.encoder:
+        return 0
+    final = prompt_lengths(spec, scenario) + (0 if scenario.phase == "prefill" else scenario.decode_steps)
+    stages = np.zeros(scenario.pp, object)
+    for number, layer in enumerate(spec.layers):
+        mixer = layer.mixer
+        kept = int(final.sum() if mixer.window is None else np.minimum(final, mixer.window).sum())
+        if isinstance(mixer, MLA):
+            elements = mixer.kv_elements
+        else:
+            elements = 2 * max(1, mixer.heads_kv // scenario.tp) * mixer.head_dim
+        stages[number * scenario.pp // len(spec.layers)] += kept * elements
+    return int(-(-max(stages) * DTYPE_BITS[scenario.kv] // 8))
+
+
+def use(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
+    """What the run needs and what one device has."""
+    weights, kv = weights_bytes(spec, scenario), kv_cache_bytes(spec, scenario)
+    capacity = hardware.spec.memory.capacity
+    own = next((u.capacity for u in hardware.spec.units.values() if isinstance(u, Pim) and u.capacity), None)
+    return Memory(weights, kv, capacity + (own or 0), own if own is not None else max(0, capacity - weights))
+
+
+def check(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
+    """The memory use. ValueError where it does not fit, with what is needed, what there is, and ways out."""
+    memory = use(spec, scenario, hardware)
+    if memory.fits:
+        return memory
+    need = f"{show(memory.weights_bytes, 'B')} of weights + {show(memory.kv_cache_bytes, 'B')} of KV cache"
+    share = "" if scenario.tp * scenario.pp == 1 else " on each device"
+    raise ValueError(f"{spec.name} needs {need}{share}, {hardware.name} has {show(memory.capacity_bytes, 'B')}: "
+                     f"use {', '.join(_ways_out(spec, scenario, hardware))}.")
+
+
+def _ways_out(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> list[str]:
+    ways = []
+    heads = spec.layers[0].mixer.heads_q
+    tp = scenario.tp * 2
+    while tp <= MOST_DEVICES and heads % tp == 0:
+        if use(spec, scenario.but(tp=tp), hardware).fits:
+            ways.append(f"--tp {tp}")
+            break
+        tp *= 2
+    smaller = next((d for d in ("fp8", "fp4") if DTYPE_BITS[d] < DTYPE_BITS[scenario.weights]
+                    and use(spec, scenario.but(dtype=d, weight_dtype=None, kv_dtype=None), hardware).fits), None)
+    if smaller:
+        ways.append(f"--dtype {smaller}")
+    most = _most_requests(spec, scenario, hardware)
+    if 0 < most < scenario.batch:
+        ways.append(f"--batch {most} or less")
+    return ways or ["more devices (--pp), a smaller --dtype, or hardware with more memory"]
+
+
+def _most_requests(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> int:
+    """Largest batch of the longest prompt that fits; 0 where not even one does."""
+    one = scenario.but(batch=1, prompt=int(scenario.lengths.max()))
+    memory = use(spec, one, hardware)
+    if not memory.fits or memory.kv_cache_bytes == 0:
+        return 0
+    return memory.kv_capacity_bytes // memory.kv_cache_bytes

@@ -1,0 +1,281 @@
+"""Result: every figure that is reported, derived from one Run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gemvane.workloads.ops import KINDS
+
+from . import energy
+from .confidence import Confidence, judge
+from .costs import BOUNDS, CAUSES, Floats, Int64s
+from .simulate import Phase, Run
+from .units import ps_to_s
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = "gemvane.result/1"
+PJ = 1e-12
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run says. Times in seconds, energy in joules over all devices, definitions as vLLM's.
+
+    TTFT: the prefill, first token included. TPOT: (end to end - TTFT) / (output - 1). None where the phase did not run.
+    """
+
+    run: Run
+
+    @property
+    def ttft_s(self) -> float | None:
+        return None if self.run.prefill is None else ps_to_s(self.run.prefill.latency_ps)
+
+    @property
+    def tpot_s(self) -> float | None:
+        return None if self.run.decode is None else ps_to_s(self.run.decode.latency_ps) / self.run.decode.steps
+
+    @property
+    def latency_ps(self) -> int:
+        return sum(phase.latency_ps for phase in self.run.phases.values())
+
+    @property
+    def latency_s(self) -> float:
+        return ps_to_s(self.latency_ps)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that came out; of an encoder or a prefill alone, tokens that went in."""
+        scenario = self.run.scenario
+        if self.run.decode is None and self.run.prefill is not None and (self.run.spec.encoder or scenario.phase == "prefill"):
+            return int(self.run.prefill.trace.requests.prompt.sum())
+        return scenario.batch * scenario.output
+
+    @property
+    def throughput_tok_s(self) -> float:
+        return self.tokens / self.latency_s
+
+    @property
+    def devices(self) -> int:
+        return self.run.scenario.tp * self.run.scenario.pp
+
+    @cached_property
+    def energy_by_component_j(self) -> dict[str, float]:
+        """Dynamic energy by part of the machine, and static."""
+        counts = sum(_actions(phase) for phase in self.run.phases.values())
+        assert isinstance(counts, np.ndarray)
+        parts = energy.by_component_pj(counts * self.run.scenario.tp, self.run.hardware)
+        static = energy.static_pj(self.run.hardware, self.latency_ps, self.devices)
+        return {name: pj * PJ for name, pj in parts.items()} | {"static": static * PJ}
+
+    @property
+    def energy_j(self) -> float:
+        return sum(self.energy_by_component_j.values())
+
+    @property
+    def energy_per_token_j(self) -> float:
+        return self.energy_j / self.tokens
+
+    @property
+    def average_power_w(self) -> float:
+        return self.energy_j / self.latency_s
+
+    @cached_property
+    def utilisation(self) -> dict[str, float]:
+        """Share of the whole time in which each unit works (the mean over pipeline stages)."""
+        busy = sum((_busy_ps(phase, len(self.run.hardware.spec.units)) for phase in self.run.phases.values()))
+        shares = np.asarray(busy) / max(1, self.latency_ps)
+        return dict(zip(self.run.hardware.spec.units, shares.tolist(), strict=True))
+
+    def bounds(self, phase: str) -> dict[str, float]:
+        """Share of a phase's working time by what binds it, largest first."""
+        run = self.run.phases[phase]
+        time = np.zeros(len(BOUNDS))
+        times = np.bincount(run.alike, minlength=run.duration_ps.shape[1])
+        np.add.at(time, run.bound, run.duration_ps * times)
+        shares = {name: float(t / time.sum()) for name, t in zip(BOUNDS, time, strict=True) if t}
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+    def energy_of(self, phase: str) -> float:
+        """Joules of one phase, static included."""
+        run = self.run.phases[phase]
+        dynamic = sum(energy.by_component_pj(_actions(run) * self.run.scenario.tp, self.run.hardware).values())
+        return (dynamic + energy.static_pj(self.run.hardware, run.latency_ps, self.devices)) * PJ
+
+    @cached_property
+    def confidence(self) -> Confidence:
+        """How sure: a label, and the band in which the real time is expected."""
+        busy: dict[str, float] = {}
+        for phase in self.run.phases.values():
+            ps = _busy_ps(phase, len(self.run.hardware.spec.units))
+            for unit, time in zip(self.run.hardware.spec.units.values(), ps.tolist(), strict=True):
+                busy[unit.kind] = busy.get(unit.kind, 0.0) + time
+        return judge(busy)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        tdp = self.run.hardware.spec.power.tdp
+        hot = ()
+        if tdp is not None and self.average_power_w > tdp * self.devices:
+            hot = (f"average power {self.average_power_w:.0f} W is over the {tdp * self.devices:.0f} W that the hardware may draw: "
+                   "a real device would slow down.",)
+        return self.run.warnings + hot
+
+    def ops_table(self) -> list[dict[str, Any]]:
+        """One row for each operator name of a phase: count, busy time, dynamic energy, what binds most of its time."""
+        return [row for name, phase in self.run.phases.items() for row in _ops(name, phase, self.run)]
+
+    @property
+    def ops(self) -> pd.DataFrame:
+        """`ops_table` as a frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.ops_table())
+
+    @property
+    def timeline(self) -> pd.DataFrame:
+        """Every operator with its unit, start and end in ps; decode starts where the prefill ends."""
+        import pandas as pd
+
+        return pd.concat([pd.DataFrame(_intervals(name, phase, self.run, start)) for name, phase, start in self._starts()],
+                         ignore_index=True)
+
+    def _starts(self) -> list[tuple[str, Phase, int]]:
+        out, start = [], 0
+        for name, phase in self.run.phases.items():
+            out.append((name, phase, start))
+            start += phase.latency_ps
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of `gemvane run --json`; floats in SI units."""
+        run, memory = self.run, self.run.memory
+        scenario = {k: (list(v) if isinstance(v, tuple) else v) for k, v in asdict(run.scenario).items()}
+        if run.decode is not None:
+            scenario["sub_batches"] = run.decode.sub_batches
+        return {
+            "schema": SCHEMA,
+            "model": run.spec.name,
+            "hardware": run.hardware.name,
+            "scenario": scenario,
+            "ttft_s": self.ttft_s,
+            "tpot_s": self.tpot_s,
+            "latency_s": self.latency_s,
+            "throughput_tok_s": self.throughput_tok_s,
+            "energy_j": self.energy_j,
+            "energy_per_token_j": self.energy_per_token_j,
+            "energy_by_component_j": self.energy_by_component_j,
+            "average_power_w": self.average_power_w,
+            "devices": self.devices,
+            "memory": {"weights_bytes": memory.weights_bytes, "kv_cache_bytes": memory.kv_cache_bytes,
+                       "capacity_bytes": memory.capacity_bytes},
+            "utilisation": self.utilisation,
+            "bounds": {phase: self.bounds(phase) for phase in run.phases},
+            "ops": self.ops_table(),
+            "confidence": {"label": self.confidence.label, "band": list(self.confidence.band), "source": self.confidence.source},
+            "warnings": list(self.warnings),
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_perfetto(self, path: str | Path, steps: int = 2) -> None:
+        """Write a Chrome trace (Perfetto opens it; .gz compresses): the prefill and the first `steps` decode steps."""
+        from .perfetto import write
+
+        write(path, [(name, _intervals(name, phase, self.run, start, steps)) for name, phase, start in self._starts()])
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write result.json, ops.csv and trace.json.gz into `folder`, each whole or not at all."""
+        import csv
+        import io
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = self.ops_table()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        paths = [folder / "result.json", folder / "ops.csv", folder / "trace.json.gz"]
+        for path, content in ((paths[0], self.to_json() + "\n"), (paths[1], text.getvalue())):
+            temporary = path.with_name(path.name + ".partial")
+            temporary.write_text(content, encoding="utf-8")
+            temporary.replace(path)
+        self.to_perfetto(paths[2])
+        return paths
+
+
+def _repeats(phase: Phase) -> Int64s:
+    return np.bincount(phase.alike, minlength=phase.duration_ps.shape[1])
+
+
+def _actions(phase: Phase) -> Int64s:
+    """Action counts of a phase: [action]."""
+    counts: Int64s = _repeats(phase) @ phase.actions
+    return counts
+
+
+def _busy_ps(phase: Phase, units: int) -> Floats:
+    """Working time of each unit, the mean over pipeline stages."""
+    stages = int(phase.trace.rows.stage.max()) + 1
+    mean: Floats = phase.timeline.busy_ps(units * stages).reshape(stages, units).mean(axis=0)
+    return mean
+
+
+def _ops(name: str, phase: Phase, run: Run) -> list[dict[str, Any]]:
+    units = list(run.hardware.spec.units)
+    rows = phase.trace.rows
+    dynamic = energy.energy_pj(phase.actions, run.hardware) * PJ * run.scenario.tp
+    out = []
+    for code in dict.fromkeys(rows.name.tolist()):
+        index = np.flatnonzero(rows.name == code)
+        entries = phase.alike[index]
+        times = phase.duration_ps[:, entries]
+        by_bound = np.bincount(phase.bound[:, entries].ravel(), weights=times.ravel(), minlength=len(BOUNDS))
+        out.append({
+            "name": phase.trace.names[code], "kind": KINDS[rows.kind[index[0]]].name, "phase": name, "unit": units[phase.unit[index[0]]],
+            "count": int(index.size * phase.steps), "time_s": ps_to_s(int(times.sum())), "energy_j": float(dynamic[entries].sum()),
+            "bound": BOUNDS[int(np.argmax(by_bound))],
+        })
+    return out
+
+
+def _intervals(name: str, phase: Phase, run: Run, start_ps: int, steps: int | None = None) -> dict[str, Any]:
+    """Columns of the timeline of a phase's first `steps` steps (all where None)."""
+    units, rows = list(run.hardware.spec.units), phase.trace.rows
+    steps = phase.steps if steps is None else min(steps, phase.steps)
+    count = rows.size * steps
+    labels = np.array([f"{unit}" if int(rows.stage.max()) == 0 else f"{unit}.{stage}"
+                       for stage in range(int(rows.stage.max()) + 1) for unit in units], object)
+    return {
+        "phase": name,
+        "step": np.repeat(np.arange(steps), rows.size),
+        "op": np.tile(np.array(phase.trace.names, object)[rows.name], steps),
+        "layer": np.tile(rows.layer, steps),
+        "sub_batch": np.tile(rows.sub_batch, steps),
+        "unit": np.tile(labels[rows.stage * len(units) + phase.unit], steps),
+        "start_ps": phase.timeline.start_ps[:count] + start_ps,
+        "end_ps": phase.timeline.end_ps[:count] + start_ps,
+    }
+
+
+def causes_s(result: Result, phase: str) -> dict[str, float]:
+    """Seconds of work of a phase by cause (see costs.CAUSES), summed over operators and units."""
+    run = result.run.phases[phase]
+    units = list(result.run.hardware.spec.units.values())
+    from .devices import resolve
+
+    freq = [machine.freq_hz for machine in resolve(result.run.hardware.spec).values()]
+    assert len(freq) == len(units)
+    unit_of_entry = np.zeros(run.cycles.shape[0], np.int64)
+    unit_of_entry[run.alike] = run.unit
+    seconds = (_repeats(run)[:, None] * run.cycles) / np.array(freq)[unit_of_entry][:, None]
+    return dict(zip(CAUSES, seconds.sum(axis=0).tolist(), strict=True))

@@ -1,0 +1,99 @@
+"""YAML with a memory: plain data beside the file and line of every key, and files laid over one another."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """`data` as yaml reads it, and `marks`: path of keys -> (file, line)."""
+
+    data: dict[str, Any]
+    marks: dict[tuple[Any, ...], tuple[str, int]]
+
+    def mark(self, path: tuple[Any, ...]) -> tuple[str, int]:
+        """File and line of a path, or of the nearest mapping around it."""
+        while path and path not in self.marks:
+            path = path[:-1]
+        return self.marks[path]
+
+    def at(self, path: tuple[Any, ...]) -> str:
+        """ "file:line" of a path."""
+        file, line = self.mark(path)
+        return f"{file}:{line}"
+
+    def replaced(self, path: tuple[str, ...], value: Any) -> Tree:
+        """A copy with one value changed. ValueError where the path leads nowhere."""
+        data = copy.deepcopy(self.data)
+        node: Any = data
+        for part in path[:-1]:
+            if not isinstance(node, dict) or part not in node or is_leaf(node[part]):
+                raise ValueError(f"{'.'.join(path)}: no such field in {self.data.get('name')}: '{part}' is not there.")
+            node = node[part]
+        node[path[-1]] = value
+        return Tree(data, {**self.marks, path: (f"change of {self.data.get('name')}", 0)})
+
+
+def is_leaf(node: Any) -> bool:
+    """Whether a mapping is one number with its origin: {value, source, confidence, note}."""
+    return isinstance(node, dict) and "value" in node
+
+
+def read_tree(text: str, file: str) -> Tree:
+    """The YAML text of `file`; ValueError where it is no YAML, no mapping, or says a key twice."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"{file}:{line}: is not YAML: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file}: is not YAML: {error}.") from None
+    if not isinstance(node, yaml.MappingNode):
+        found = "empty" if node is None else f"a {node.id}"
+        raise ValueError(f"{file}: is {found}. Expected a mapping of keys to values.")
+    marks: dict[tuple[Any, ...], tuple[str, int]] = {(): (file, 1)}
+    data = _walk(node, (), file, marks)
+    return Tree(data, marks)
+
+
+def merge(under: Tree, over: Tree) -> Tree:
+    """`over` laid on `under`: mappings are joined, everything else replaced."""
+    return Tree(_merged(under.data, over.data), {**under.marks, **over.marks})
+
+
+def _merged(under: Any, over: Any) -> Any:
+    if not (isinstance(under, dict) and isinstance(over, dict)) or is_leaf(under) or is_leaf(over):
+        return over
+    return {**under, **{key: _merged(under[key], value) if key in under else value for key, value in over.items()}}
+
+
+def _walk(node: Any, path: tuple[Any, ...], file: str, marks: dict[tuple[Any, ...], tuple[str, int]]) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        data: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = _scalar(key_node)
+            if key in data:
+                raise ValueError(f"{file}:{key_node.start_mark.line + 1}: key '{key}' stands here a second time.")
+            marks[(*path, key)] = (file, key_node.start_mark.line + 1)
+            data[key] = _walk(value_node, (*path, key), file, marks)
+        return data
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            marks[(*path, i)] = (file, item.start_mark.line + 1)
+        return [_walk(item, (*path, i), file, marks) for i, item in enumerate(node.value)]
+    return _scalar(node)
+
+
+def _scalar(node: Any) -> Any:
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()

@@ -1,0 +1,1 @@
+"""Is it right: measured and published numbers against simulated ones."""

@@ -1,0 +1,1 @@
+"""What is computed: a model and a scenario become a Trace."""

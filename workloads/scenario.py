@@ -1,0 +1,96 @@
+"""Scenario: how a model is used. Batch, lengths, precision and parallelism."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from .ops import DTYPES, Int64s
+
+ROUTINGS = ("uniform", "balanced", "zipf")
+PHASES = ("prefill", "decode", "both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One batch of requests that enter together and leave together (static batching).
+
+    `prompt` is one length for all or a list of lengths, one a request; `output` counts generated tokens, of which the
+    first comes from the prefill. `phase` limits a run to one part. Raises ValueError naming the field that does not fit.
+    """
+
+    batch: int = 1
+    prompt: int | tuple[int, ...] = 512
+    output: int = 128
+    phase: str = "both"
+    dtype: str = "bf16"
+    weight_dtype: str | None = None
+    kv_dtype: str | None = None
+    tp: int = 1
+    pp: int = 1
+    routing: str = "uniform"
+    """How tokens choose experts: "uniform" draws each token's experts at random, "balanced" spreads them evenly,
+    "zipf" weighs expert i by 1/i."""
+    full_square: bool = False
+    """Count all query-key pairs of causal attention, as most papers do, not the visible triangle."""
+    all_logits: bool = False
+    """Compute the logits of every prompt position, not of the last one only."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prompt, Sequence) and not isinstance(self.prompt, tuple):
+            object.__setattr__(self, "prompt", tuple(self.prompt))
+        for field in ("batch", "output", "tp", "pp"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field} is {value!r}. Expected a whole number of at least 1.")
+        lengths = self.prompt if isinstance(self.prompt, tuple) else (self.prompt,)
+        for length in lengths:
+            if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 1:
+                raise ValueError(f"prompt is {length!r}. Expected a length of at least 1 token.")
+        if isinstance(self.prompt, tuple) and len(self.prompt) != self.batch:
+            raise ValueError(f"prompt has {len(self.prompt)} lengths but batch is {self.batch}. Expected one length a request.")
+        for field, known in (("phase", PHASES), ("routing", ROUTINGS), ("dtype", DTYPES), ("weight_dtype", (*DTYPES, None)),
+                             ("kv_dtype", (*DTYPES, None))):
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field} is {getattr(self, field)!r}. Expected one of {', '.join(str(k) for k in known if k)}.")
+
+    @cached_property
+    def lengths(self) -> Int64s:
+        """Prompt length of each request."""
+        if isinstance(self.prompt, tuple):
+            return np.array(self.prompt, np.int64)
+        return np.full(self.batch, self.prompt, np.int64)
+
+    @property
+    def weights(self) -> str:
+        return self.weight_dtype or self.dtype
+
+    @property
+    def kv(self) -> str:
+        return self.kv_dtype or self.dtype
+
+    @property
+    def decode_steps(self) -> int:
+        """Steps after the first token, which the prefill gives."""
+        return self.output - 1
+
+    def but(self, **changes: object) -> Scenario:
+        """This scenario with some fields changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def distinct_experts(routing: str, experts: int, top_k: int, tokens: int) -> int:
+    """Experts that at least one of `tokens` tokens is sent to, in expectation, rounded; at least top_k.
+
+    uniform: E (1 - (1 - k/E)^T), each token drawing k of E without replacement; zipf: the same with expert i drawn in
+    proportion to 1/i (capped at one draw a token); balanced: min(E, k T).
+    """
+    if routing == "balanced":
+        return min(experts, top_k * tokens)
+    weight = 1.0 / np.arange(1, experts + 1) if routing == "zipf" else np.ones(experts)
+    share = np.minimum(1.0, top_k * weight / weight.sum())
+    touched = float((1.0 - (1.0 - share) ** tokens).sum())
+    return int(min(experts, max(top_k, round(touched))))

@@ -1,0 +1,151 @@
+"""Trace: the operators of a run as equal-length columns, who waits for whom, and the requests behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .ops import CODE, DTYPES, KINDS, PHASES, SHAPE, WORK, Int64s, Rows, derive
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Requests(NamedTuple):
+    """The requests of a trace: prompt length, and the sub-batch that each belongs to."""
+
+    prompt: Int64s
+    sub_batch: Int64s
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Operators in issue order. Row i waits for the rows preds_idx[preds_ptr[i]:preds_ptr[i + 1]].
+
+    `rows.name` indexes `names`. Sizes are those of one device of `devices` alike (tensor parallelism).
+    """
+
+    rows: Rows
+    names: tuple[str, ...]
+    preds_ptr: Int64s
+    preds_idx: Int64s
+    requests: Requests
+    devices: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.rows.size
+
+    @property
+    def flops(self) -> int:
+        """2 for each multiply-add of matmul, convolution and attention."""
+        return 2 * int(self.rows.macs.sum())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an operator; texts for names, kinds and dtypes; `flops` = 2 x macs; `preds` as "3 7"."""
+        import pandas as pd
+
+        rows = self.rows
+        texts: dict[str, Any] = {
+            "name": np.array(self.names, object)[rows.name],
+            "kind": np.array([k.name for k in KINDS], object)[rows.kind],
+            "work": np.array(WORK, object)[rows.work],
+            "phase": np.array(PHASES, object)[rows.phase],
+            **{c: np.array(DTYPES, object)[getattr(rows, c)] for c in ("weight_dtype", "act_dtype", "kv_dtype")},
+        }
+        frame = pd.DataFrame({c: texts.get(c, getattr(rows, c)) for c in Rows._fields})
+        frame.insert(2, "work", texts["work"])
+        frame.insert(len(frame.columns) - 8, "flops", 2 * rows.macs)
+        preds = np.split(self.preds_idx, self.preds_ptr[1:-1]) if self.size else []
+        frame["preds"] = [" ".join(map(str, p)) for p in preds]
+        return frame
+
+    def save(self, path: str | Path) -> None:
+        """Write the frame as .parquet or .csv (under a temporary name, then renamed). The requests go beside it."""
+        path = Path(path)
+        frame = self.to_frame()
+        frame.attrs = {"prompt": self.requests.prompt.tolist(), "sub_batch": self.requests.sub_batch.tolist(), "devices": self.devices}
+        temporary = path.with_name(path.name + ".partial")
+        if path.suffix == ".parquet":
+            frame.to_parquet(temporary, index=False)
+        elif path.suffix == ".csv":
+            with temporary.open("w", encoding="utf-8") as out:
+                out.write(f"# requests prompt={frame.attrs['prompt']} sub_batch={frame.attrs['sub_batch']} devices={self.devices}\n")
+                frame.to_csv(out, index=False)
+        else:
+            raise ValueError(f"{path}: a trace is saved as .parquet or .csv, not {path.suffix or 'without a suffix'!r}.")
+        temporary.replace(path)
+
+
+def load(path: str | Path) -> Trace:
+    """A trace that `Trace.save` wrote. ValueError names the file and the column that is missing or unknown."""
+    import pandas as pd
+
+    path = Path(path)
+    if path.suffix == ".parquet":
+        frame = pd.read_parquet(path)
+        about = frame.attrs
+    elif path.suffix == ".csv":
+        frame = pd.read_csv(path, comment="#", keep_default_na=False)
+        about = _csv_about(path)
+    else:
+        raise ValueError(f"{path}: a trace is read from .parquet or .csv, not {path.suffix or 'without a suffix'!r}.")
+    return from_frame(frame, about, str(path))
+
+
+def from_frame(frame: pd.DataFrame, about: dict[str, Any], where: str) -> Trace:
+    """A trace from its frame. `about` has prompt, sub_batch (a list each) and devices."""
+    missing = [c for c in (*SHAPE, "preds") if c not in frame.columns]
+    if missing:
+        raise ValueError(f"{where}: column {missing[0]!r} is missing. A trace has {', '.join(SHAPE)}, preds.")
+    names = tuple(dict.fromkeys(frame["name"]))
+    codes: dict[str, dict[str, int]] = {
+        "name": {name: i for i, name in enumerate(names)}, "kind": CODE, "phase": {p: i for i, p in enumerate(PHASES)},
+        **{c: {d: i for i, d in enumerate(DTYPES)} for c in ("weight_dtype", "act_dtype", "kv_dtype")},
+    }
+    shape: dict[str, Int64s] = {}
+    for column in SHAPE:
+        values = frame[column]
+        if column in codes:
+            unknown = [v for v in dict.fromkeys(values) if v not in codes[column]]
+            if unknown:
+                raise ValueError(f"{where}: {column} {unknown[0]!r} is unknown. Expected one of {', '.join(codes[column])}.")
+            values = values.map(codes[column])
+        shape[column] = values.to_numpy(np.int64)
+    preds = [[int(p) for p in str(text).split()] for text in frame["preds"]]
+    ptr = np.concatenate([[0], np.cumsum([len(p) for p in preds])]).astype(np.int64)
+    idx = np.array([p for row in preds for p in row], np.int64)
+    requests = Requests(np.array(about.get("prompt", []), np.int64), np.array(about.get("sub_batch", []), np.int64))
+    return Trace(derive(shape), names, ptr, idx, requests, int(about.get("devices", 1)))
+
+
+def _csv_about(path: Path) -> dict[str, Any]:
+    import ast
+    import re
+
+    with path.open(encoding="utf-8") as lines:
+        head = lines.readline()
+    found = dict(re.findall(r"(prompt|sub_batch|devices)=(\[[^\]]*\]|\d+)", head))
+    return {key: ast.literal_eval(value) for key, value in found.items()}
+
+
+@dataclass
+class Block:
+    """Rows that belong together, such as one layer of one sub-batch. Predecessor INPUT is whatever feeds the block."""
+
+    shape: list[dict[str, int]] = field(default_factory=list)
+    preds: list[tuple[int, ...]] = field(default_factory=list)
+    names: dict[str, int] = field(default_factory=dict)
+
+    INPUT = -1
+    DEFAULTS = {column: 0 for column in SHAPE} | {"batch": 1, "peers": 1}
+
+    def add(self, name: str, kind: str, *preds: int, **shape: int) -> int:
+        """Append an operator that waits for `preds` (rows of this block); its number in the block."""
+        code = self.names.setdefault(name, len(self.names))
+        self.shape.append({**self.DEFAULTS, **shape, "name": code, "kind": CODE[kind]})
+        self.preds.append(preds)
+        return len(self.shape) - 1
