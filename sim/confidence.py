@@ -5,25 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from .schema import Share, Source, Strict
-from .yamltree import Tree, is_leaf, read_tree
+from pydantic import BeforeValidator, model_validator
+
+from .schema import Source, Strict, WorkClass
+from .units import parse
+from .yamltree import is_leaf, read_tree
 
 Label = Literal["measured-calibrated", "spec-only", "extrapolated"]
 
 
-class Band(Strict):
-    """Real time over simulated time, less one: 80 % of cases lie between -`faster` and +`slower`."""
+def _sourced(leaf: Any) -> tuple[float, str]:
+    if not is_leaf(leaf):
+        raise ValueError(f"{leaf!r} has no source. Expected {{value: '118 %', source: ...}}.")
+    return float(parse(leaf["value"], "fraction")), str(leaf["source"])
 
-    faster: Share
-    slower: Share
+
+Factor = Annotated[tuple[float, str], BeforeValidator(_sourced)]
+
+
+class Band(Strict):
+    """Real time over simulated time: 80 % of cases lie between `low` and `high`, each (factor, source)."""
+
+    low: Factor
+    high: Factor
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Band:
+        if self.low[0] > self.high[0]:
+            raise ValueError("low is above high")
+        return self
 
 
 class Bands(Strict):
+    """The calibration file of models without calibration."""
+
     schema_version: Literal[1]
     sources: dict[str, Source]
-    bands: dict[str, Band]
+    bands: dict[str, dict[WorkClass, Band]]
 
 
 @dataclass(frozen=True)
@@ -36,28 +56,23 @@ class Confidence:
 
 
 @lru_cache(maxsize=1)
-def _bands() -> tuple[Bands, dict[str, str]]:
+def spec_only() -> Bands:
+    """Bands of the uncalibrated models."""
     file = resources.files("gemvane.hw_configs") / "calibration" / "spec-only.yaml"
-    tree: Tree = read_tree(file.read_text(encoding="utf-8"), "hw_configs/calibration/spec-only.yaml")
-    cites = {kind: tree.data["sources"][band["slower"]["source"]]["cite"] for kind, band in tree.data["bands"].items()}
-    return Bands.model_validate(_values(tree.data)), cites
+    return Bands.model_validate(read_tree(file.read_text(encoding="utf-8"), "hw_configs/calibration/spec-only.yaml").data)
 
 
-def _values(node: Any) -> Any:
-    if is_leaf(node):
-        return node["value"]
-    return {k: _values(v) for k, v in node.items()} if isinstance(node, dict) else node
+def judge(busy: dict[tuple[str, WorkClass], float]) -> Confidence:
+    """The band of a run from the time that it spends in each (kind of unit, class of work): their bands, weighted by time.
 
-
-def judge(busy: dict[str, float]) -> Confidence:
-    """The band of a run whose kinds of unit are busy for these times: their bands, weighted by time.
-
-    Weighting, not adding in quadrature, takes the errors of one unit's operators to be of one sign: the careful side.
+    Weighting, not adding in quadrature, takes the errors of operators alike to be of one sign: the careful side.
+    The source named is that of the largest share.
     """
-    bands, cites = _bands()
-    total = sum(busy.values()) or 1.0
-    shares = {kind: time / total for kind, time in busy.items() if time}
-    low = sum(share * (1 - bands.bands[kind].faster) for kind, share in shares.items())
-    high = sum(share * (1 + bands.bands[kind].slower) for kind, share in shares.items())
-    main = max(shares, key=lambda kind: shares[kind])
-    return Confidence("spec-only", (round(low, 3), round(high, 3)), cites[main])
+    known = spec_only()
+    total = sum(busy.values())
+    shares = {key: time / total for key, time in busy.items() if time > 0}
+    bands = {key: known.bands[key[0]][key[1]] for key in shares}
+    low = sum(share * bands[key].low[0] for key, share in shares.items())
+    high = sum(share * bands[key].high[0] for key, share in shares.items())
+    largest = max(shares, key=lambda key: shares[key])
+    return Confidence("spec-only", (round(low, 3), round(high, 3)), known.sources[bands[largest].high[1]].cite)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemvane.workloads.ops import KINDS
+from gemvane.workloads.ops import KINDS, WORK
 
 from . import energy
 from .confidence import Confidence, judge
@@ -112,11 +112,13 @@ class Result:
     @cached_property
     def confidence(self) -> Confidence:
         """How sure: a label, and the band in which the real time is expected."""
-        busy: dict[str, float] = {}
+        busy: dict[Any, float] = {}
+        kinds = [unit.kind for unit in self.run.hardware.spec.units.values()]
         for phase in self.run.phases.values():
-            ps = _busy_ps(phase, len(self.run.hardware.spec.units))
-            for unit, time in zip(self.run.hardware.spec.units.values(), ps.tolist(), strict=True):
-                busy[unit.kind] = busy.get(unit.kind, 0.0) + time
+            time = phase.duration_ps.sum(axis=0)[phase.alike]
+            for unit, work, ps in zip(phase.unit.tolist(), phase.trace.rows.work.tolist(), time.tolist(), strict=True):
+                key = (kinds[unit], WORK[work])
+                busy[key] = busy.get(key, 0.0) + ps
         return judge(busy)
 
     @cached_property

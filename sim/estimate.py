@@ -1,0 +1,75 @@
+"""Single kernels: a kernel table in, the same rows with predicted latency, energy and bound out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from gemvane.workloads.kernels import rows_from_table
+from gemvane.workloads.ops import CODE, WORK, Int64s, Rows, derive
+from gemvane.workloads.trace import Requests
+
+from . import devices, energy
+from .costs import ACTIONS, BOUNDS, CAUSES, Floats
+from .hardware import Hardware
+from .units import cycles_to_ps_all
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Estimates(NamedTuple):
+    """One entry a row: time in ps, dynamic plus static energy in pJ, index into BOUNDS, cycles [row, cause]."""
+
+    latency_ps: Int64s
+    energy_pj: Floats
+    bound: Int64s
+    cycles: Int64s
+
+
+def estimate_rows(rows: Rows, hardware: Hardware) -> Estimates:
+    """Each row alone on the unit that the hardware maps it to."""
+    machines = devices.resolve(hardware.spec)
+    latency = np.zeros(rows.size, np.int64)
+    bound, cycles = latency.copy(), np.zeros((rows.size, len(CAUSES)), np.int64)
+    actions = np.zeros((rows.size, len(ACTIONS)), np.int64)
+    work = rows.work
+    nobody = Requests(np.empty(0, np.int64), np.empty(0, np.int64))
+    for code in np.unique(work).tolist():
+        name = hardware.spec.mapping.get(WORK[code])
+        if name is None:
+            raise ValueError(f"{hardware.name}: mapping has no unit for {WORK[code]} operators. Name one of {', '.join(hardware.spec.units)}.")
+        unit = hardware.spec.units[name]
+        index = np.flatnonzero(work == code)
+        for part in _parts(rows.take(index), unit.kind):
+            costs = devices.cost(unit.kind, part, machines[name], nobody)
+            latency[index] += cycles_to_ps_all(costs.total_cycles, machines[name].freq_hz)
+            actions[index] += costs.actions
+            cycles[index] += costs.cycles
+            bound[index] = costs.bound
+    joules = energy.energy_pj(actions, hardware) + hardware.spec.power.static * latency
+    return Estimates(latency, joules, bound, cycles)
+
+
+def _parts(rows: Rows, kind: str) -> list[Rows]:
+    """PIM runs an attention as two operators (its softmax, on the vector unit, is not in a kernel's time)."""
+    decode = rows.kind == CODE["attention_decode"]
+    if kind != "pim" or not decode.all():
+        return [rows]
+    shape = {c: getattr(rows, c) for c in Rows._fields}
+    halves = []
+    for name in ("attention_score", "attention_value"):
+        kinds = np.full(rows.size, CODE[name], np.int64)
+        halves.append(derive({c: (kinds if c == "kind" else v) for c, v in shape.items() if c in _SHAPE}))
+    return halves
+
+
+def estimate_kernels(table: pd.DataFrame, hardware: Hardware) -> pd.DataFrame:
+    """The table again with `latency_us`, `energy_uj` and `bound` predicted (columns of that name are replaced)."""
+    estimates = estimate_rows(rows_from_table(table), hardware)
+    return table.assign(latency_us=estimates.latency_ps / 1e6, energy_uj=estimates.energy_pj / 1e6,
+                        bound=np.array(BOUNDS, object)[estimates.bound])
+
+
+_SHAPE = frozenset(Rows._fields[: Rows._fields.index("macs")])

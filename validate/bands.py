@@ -1,0 +1,60 @@
+"""How far measured kernels lie from the uncalibrated models: the bands of hw_configs/calibration/spec-only.yaml."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemvane.sim.estimate import estimate_rows
+from gemvane.sim.hardware import load
+from gemvane.workloads.kernels import KERNEL_KINDS, rows_from_table
+from gemvane.workloads.ops import WORK
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HARDWARE = {"A100-SXM4-80GB": "a100-80g", "H100-SXM": "h100-sxm", "H200-SXM": "h200"}
+"""`gpu` of a kernel table -> hardware file."""
+EAGER = ("LLMServingSim", "LLMCompass")
+"""Sources whose rows hold framework time, not kernel time."""
+INSIDE = (0.1, 0.9)
+"""Quantiles that bound 80 % of the time."""
+
+
+def weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
+    """The value below which `share` of the weight lies."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, share * total[-1])])
+
+
+def usable(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows that a model of a single 16-bit kernel can be held against."""
+    known = table["gpu"].isin(list(HARDWARE)) & table["op"].isin(list(KERNEL_KINDS)) & table["dtype"].isin(["bf16", "fp16"])
+    # A vendor's collective is a library's algorithm over a machine's links, not a kernel of one GPU.
+    alone = ~table["op"].isin(["allreduce", "allgather"])
+    eager = table["framework"].str.contains("|".join(EAGER), na=False)
+    return table[known & alone & ~eager].reset_index(drop=True)
+
+
+def spec_only_bands(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Class of work -> (low, high): measured over predicted time of a GPU, the middle 80 % of the predicted time.
+
+    Weighted by time, since a band is laid on the sum over a run's operators.
+    """
+    ratio, weight, work = [], [], []
+    rows = usable(table)
+    for gpu, name in HARDWARE.items():
+        part = rows[rows["gpu"] == gpu]
+        if part.empty:
+            continue
+        operators = rows_from_table(part)
+        predicted_us = estimate_rows(operators, load(name)).latency_ps / 1e6
+        ratio.append(part["latency_us"].to_numpy(np.float64) / predicted_us)
+        weight.append(predicted_us)
+        work.append(operators.work)
+    ratios, weights, works = np.concatenate(ratio), np.concatenate(weight), np.concatenate(work)
+    return {WORK[code]: tuple(weighted_quantile(ratios[works == code], weights[works == code], q) for q in INSIDE)  # type: ignore[misc]
+            for code in np.unique(works).tolist()}

@@ -1,0 +1,124 @@
+"""A kernel table (the one schema for measured and predicted kernels) as operator rows, one a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .ops import CODE, DTYPES, KINDS, SHAPE, WORK, Int64s, Rows, derive
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KERNEL_KINDS = {
+    "gemm": "gemm", "gemv": "gemv", "bmm": "bmm", "attention_prefill": "attention_prefill", "attention_decode": "attention_decode",
+    "softmax": "softmax", "layernorm": "layernorm", "rmsnorm": "rmsnorm", "gelu": "gelu", "relu": "relu", "tanh": "tanh",
+    "silu_mul": "silu_mul", "add": "add", "mul": "mul", "rope": "rope", "allreduce": "allreduce", "allgather": "allgather",
+}
+"""`op` of the table -> kind of operator."""
+
+TABLE_DTYPES = {dtype: dtype for dtype in DTYPES} | {"fp8_block": "fp8", "sq": "int8", "int8_wo": "bf16", "int4_wo": "bf16"}
+"""`dtype` of the table -> type of the activations and the arithmetic."""
+WEIGHT_DTYPES = TABLE_DTYPES | {"int8_wo": "int8", "int4_wo": "int4"}
+
+COLUMNS = ("op", "dtype", "kv_dtype", "window", "batch", "M", "N", "K", "heads_q", "heads_kv", "head_dim", "q_len", "kv_len", "bytes", "tp")
+
+
+def rows_from_table(table: pd.DataFrame | Mapping[str, Any]) -> Rows:
+    """Operator rows of a kernel table; columns that a table lacks count as empty.
+
+    Raises ValueError naming the row and column for an `op` or `dtype` that is unknown or a size that is missing.
+    """
+    columns = {name: np.asarray(table[name]) for name in COLUMNS if name in table}
+    for needed in ("op", "dtype"):
+        if needed not in columns:
+            raise ValueError(f"kernel table: column {needed!r} is missing. It has {', '.join(map(str, table)) or 'no columns'}.")
+    kind = _codes("op", columns["op"], {op: CODE[name] for op, name in KERNEL_KINDS.items()})
+    act = _codes("dtype", columns["dtype"], {d: DTYPES.index(name) for d, name in TABLE_DTYPES.items()})
+    weight = _codes("dtype", columns["dtype"], {d: DTYPES.index(name) for d, name in WEIGHT_DTYPES.items()})
+    size = kind.size
+    number = {name: _whole(name, columns.get(name), size) for name in COLUMNS if name not in ("op", "dtype", "kv_dtype")}
+    shape: dict[str, Int64s] = {c: np.zeros(size, np.int64) for c in SHAPE}
+    shape |= {"kind": kind, "act_dtype": act, "weight_dtype": weight, "kv_dtype": _kv_dtypes(columns.get("kv_dtype"), act)}
+    work = np.array([WORK.index(KINDS[c].work) for c in range(len(KINDS))])[kind]
+    attention = (work == WORK.index("attention_prefill")) | (work == WORK.index("attention_decode"))
+    collective = work == WORK.index("collective")
+
+    shape["batch"] = np.where(collective | (work == WORK.index("vector")), 1, np.maximum(number["batch"], 1))
+    shape["m"], shape["n"], shape["k"] = number["M"], np.maximum(number["N"], 1), np.where(work == 0, number["K"], 0)
+    shape["m"] = np.where(collective, number["bytes"] * 8 // _bits(act), shape["m"])
+    shape["n"] = np.where(collective, 1, shape["n"])
+    shape["peers"] = np.maximum(number["tp"], 1)
+    _attention_columns(shape, number, attention, work == WORK.index("attention_decode"))
+    _check_sizes(shape, number, kind, work, attention)
+    return derive(shape)
+
+
+def _attention_columns(shape: dict[str, Int64s], number: dict[str, Int64s], attention: NDArray[np.bool_], decode: NDArray[np.bool_]) -> None:
+    batch, q, kv, window = shape["batch"], number["q_len"], number["kv_len"], number["window"]
+    reach = np.where(window > 0, np.minimum(window, kv), kv)
+    # Causal pairs of q queries at the end of kv keys, each seeing at most `reach`: q kv - q (q - 1) / 2 without a window.
+    full = np.minimum(q, np.maximum(0, kv - reach))
+    growing = q - full
+    pairs = full * reach + growing * reach - growing * (growing - 1) // 2
+    keys = np.where(window > 0, np.minimum(kv, reach + q - 1), kv)
+    values = {"m": batch * q, "n": batch * keys, "pairs": batch * pairs, "q_len": q, "kv_len": np.where(decode, reach, kv),
+              "heads_q": number["heads_q"], "heads_kv": number["heads_kv"], "head_dim": number["head_dim"],
+              "value_dim": number["head_dim"], "kv_width": 2 * number["heads_kv"] * number["head_dim"], "window": window}
+    for column, value in values.items():
+        shape[column] = np.where(attention, value, shape[column])
+
+
+def _bits(dtype: Int64s) -> Int64s:
+    from .ops import BITS
+
+    return BITS[dtype]
+
+
+def _codes(column: str, values: NDArray[Any], known: dict[str, int]) -> Int64s:
+    distinct, inverse = np.unique(values.astype(str), return_inverse=True)
+    codes = np.empty(distinct.size, np.int64)
+    for i, text in enumerate(distinct.tolist()):
+        if text not in known:
+            row = int(np.flatnonzero(inverse == i)[0])
+            raise ValueError(f"kernel table: row {row}: {column} {text!r} is unknown. Expected one of {', '.join(known)}.")
+        codes[i] = known[text]
+    return codes[inverse.reshape(-1)]
+
+
+def _kv_dtypes(values: NDArray[Any] | None, act: Int64s) -> Int64s:
+    if values is None:
+        return act
+    out = act.copy()
+    text = values.astype(str)
+    for dtype in DTYPES:
+        out[text == dtype] = DTYPES.index(dtype)
+    return out
+
+
+def _whole(column: str, values: NDArray[Any] | None, size: int) -> Int64s:
+    """A column as int64, empty cells as 0."""
+    if values is None:
+        return np.zeros(size, np.int64)
+    try:
+        number = np.nan_to_num(np.where(values == None, np.nan, values).astype(np.float64))  # noqa: E711  (elementwise on objects)
+    except (TypeError, ValueError):
+        raise ValueError(f"kernel table: column {column!r} has a cell that is not a number.") from None
+    if (number < 0).any():
+        row = int(np.flatnonzero(number < 0)[0])
+        raise ValueError(f"kernel table: row {row}: {column} is {number[row]:g}. Expected a size of at least 0.")
+    return number.astype(np.int64)
+
+
+def _check_sizes(shape: dict[str, Int64s], number: dict[str, Int64s], kind: Int64s, work: Int64s, attention: NDArray[np.bool_]) -> None:
+    needed = {"M": ~attention & (work != WORK.index("collective")), "K": work == 0, "N": work == 0, "heads_q": attention,
+              "heads_kv": attention, "head_dim": attention, "q_len": attention, "kv_len": attention,
+              "bytes": work == WORK.index("collective"), "tp": work == WORK.index("collective")}
+    for column, where in needed.items():
+        bad = np.flatnonzero(where & (number[column] < 1))
+        if bad.size:
+            row = int(bad[0])
+            raise ValueError(f"kernel table: row {row}: {column} is missing or 0, which a kernel of kind {KINDS[kind[row]].name} needs.")
