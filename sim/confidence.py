@@ -44,14 +44,18 @@ class Bands(Strict):
     schema_version: Literal[1]
     sources: dict[str, Source]
     bands: dict[str, dict[WorkClass, Band]]
+    """Time, by kind of unit and class of work."""
+    energy: dict[str, Band]
+    """Energy, by kind of unit."""
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """`band` is (low, high): real time is expected between low x and high x the simulated one."""
+    """Bands are (low, high): real time (energy) is expected between low x and high x the simulated one."""
 
     label: Label
     band: tuple[float, float]
+    energy_band: tuple[float, float]
     source: str
 
 
@@ -71,8 +75,13 @@ def judge(busy: dict[tuple[str, WorkClass], float]) -> Confidence:
     known = spec_only()
     total = sum(busy.values())
     shares = {key: time / total for key, time in busy.items() if time > 0}
-    bands = {key: known.bands[key[0]][key[1]] for key in shares}
+    time = {key: known.bands[key[0]][key[1]] for key in shares}
+    energy = {key: known.energy[key[0]] for key in shares}
+    largest = max(shares, key=lambda key: shares[key])
+    return Confidence("spec-only", _mean(shares, time), _mean(shares, energy), known.sources[time[largest].high[1]].cite)
+
+
+def _mean(shares: dict[tuple[str, WorkClass], float], bands: dict[tuple[str, WorkClass], Band]) -> tuple[float, float]:
     low = sum(share * bands[key].low[0] for key, share in shares.items())
     high = sum(share * bands[key].high[0] for key, share in shares.items())
-    largest = max(shares, key=lambda key: shares[key])
-    return Confidence("spec-only", (round(low, 3), round(high, 3)), known.sources[bands[largest].high[1]].cite)
+    return round(low, 3), round(high, 3)

@@ -38,7 +38,8 @@ class Costs(NamedTuple):
 
     @property
     def total_cycles(self) -> Int64s:
-        return self.cycles.sum(axis=1)
+        total: Int64s = self.cycles.sum(axis=1)
+        return total
 
 
 class Ledger:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .hardware import Hardware
 from .costs import ACTIONS, Floats, Int64s
+from .hardware import Hardware
 
 COMPONENTS = {
     "mac": tuple(a for a in ACTIONS if a.startswith("mac_")),

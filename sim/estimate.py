@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gemvane.workloads.kernels import rows_from_table
-from gemvane.workloads.ops import CODE, WORK, Int64s, Rows, derive
+from gemvane.workloads.ops import CODE, DTYPES, SHAPE, WORK, Int64s, Rows, derive
 from gemvane.workloads.trace import Requests
 
 from . import devices, energy
 from .costs import ACTIONS, BOUNDS, CAUSES, Floats
+from .devices.precision import Rates, used_for
 from .hardware import Hardware
+from .mapping import unit_for
 from .units import cycles_to_ps_all
 
 if TYPE_CHECKING:
@@ -37,11 +39,12 @@ def estimate_rows(rows: Rows, hardware: Hardware) -> Estimates:
     work = rows.work
     nobody = Requests(np.empty(0, np.int64), np.empty(0, np.int64))
     for code in np.unique(work).tolist():
-        name = hardware.spec.mapping.get(WORK[code])
-        if name is None:
-            raise ValueError(f"{hardware.name}: mapping has no unit for {WORK[code]} operators. Name one of {', '.join(hardware.spec.units)}.")
+        name = unit_for(WORK[code], hardware)
         unit = hardware.spec.units[name]
         index = np.flatnonzero(work == code)
+        for rates in (value for value in machines[name] if isinstance(value, Rates)):
+            for dtype in np.unique(rows.act_dtype[index]).tolist():
+                used_for(DTYPES[dtype], rates, f"{hardware.name}: unit {name}")
         for part in _parts(rows.take(index), unit.kind):
             costs = devices.cost(unit.kind, part, machines[name], nobody)
             latency[index] += cycles_to_ps_all(costs.total_cycles, machines[name].freq_hz)
@@ -57,12 +60,8 @@ def _parts(rows: Rows, kind: str) -> list[Rows]:
     decode = rows.kind == CODE["attention_decode"]
     if kind != "pim" or not decode.all():
         return [rows]
-    shape = {c: getattr(rows, c) for c in Rows._fields}
-    halves = []
-    for name in ("attention_score", "attention_value"):
-        kinds = np.full(rows.size, CODE[name], np.int64)
-        halves.append(derive({c: (kinds if c == "kind" else v) for c, v in shape.items() if c in _SHAPE}))
-    return halves
+    shape = {c: getattr(rows, c) for c in SHAPE}
+    return [derive(shape | {"kind": np.full(rows.size, CODE[name], np.int64)}) for name in ("attention_score", "attention_value")]
 
 
 def estimate_kernels(table: pd.DataFrame, hardware: Hardware) -> pd.DataFrame:
@@ -70,6 +69,3 @@ def estimate_kernels(table: pd.DataFrame, hardware: Hardware) -> pd.DataFrame:
     estimates = estimate_rows(rows_from_table(table), hardware)
     return table.assign(latency_us=estimates.latency_ps / 1e6, energy_uj=estimates.energy_pj / 1e6,
                         bound=np.array(BOUNDS, object)[estimates.bound])
-
-
-_SHAPE = frozenset(Rows._fields[: Rows._fields.index("macs")])

@@ -12,11 +12,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from . import schema
+from .costs import ACTIONS
 from .schema import CONFIDENCES, HardwareSpec, PriceTable
 from .yamltree import Tree, is_leaf, merge, read_tree
 
 FAMILIES = ("gpu", "tpu", "npu", "pim", "cpu")
 """Folders of hw_configs that hold devices."""
+OPTIONAL = (("schedule",), ("energy", "prices"))
+"""Mappings that a file may leave out and a change may reach into."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,18 @@ class Hardware:
     def replace(self, changes: dict[str, Any]) -> Hardware:
         """This hardware with some values changed, e.g. {"memory.bandwidth": "4.8 TB/s"}; checked as a file is.
 
-        Raises ValueError for a key that the hardware does not have or a value that does not fit.
+        A new bandwidth alone leaves the pin rate open. Raises ValueError for a key that the hardware does not have or a
+        value that does not fit.
         """
         tree = self.tree
+        if "memory.bandwidth" in changes and not changes.keys() & {"memory.pins", "memory.pin_rate"}:
+            changes = {"memory.pin_rate": None, **changes}
         for key, value in changes.items():
-            tree = tree.replaced(tuple(key.split(".")), value)
+            path = tuple(key.split("."))
+            for section in OPTIONAL:
+                if path[: len(section)] == section and section not in tree.marks:
+                    tree = tree.replaced(section, {})
+            tree = tree.replaced(path, value)
         return _checked(tree)
 
 
@@ -76,12 +87,14 @@ def load(hardware: str | Path | Hardware) -> Hardware:
 @lru_cache(maxsize=8)
 def price_table(name: str) -> PriceTable:
     """The bundled energy table of that name; ValueError where there is none."""
-    file = resources.files("gemvane.hw_configs") / "energy" / f"{name}.yaml"
-    if not file.is_file():
-        known = sorted(f.name.removesuffix(".yaml") for f in (resources.files("gemvane.hw_configs") / "energy").iterdir())
-        raise ValueError(f"energy.table: no price table {name!r}; there are {', '.join(known)}")
-    tree = read_tree(file.read_text(encoding="utf-8"), f"hw_configs/energy/{name}.yaml")
-    return _validated(PriceTable, tree)
+    folder = resources.files("gemvane.hw_configs") / "energy"
+    known = sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    if name not in known:
+        raise NotFoundError(f"no price table {name!r}{nearest(name, known)}; there are {', '.join(known)}.")
+    tree = read_tree((folder / f"{name}.yaml").read_text(encoding="utf-8"), f"hw_configs/energy/{name}.yaml")
+    table: PriceTable = _validated(PriceTable, tree)
+    _check_actions(table.prices, ("prices",), tree)
+    return table
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
@@ -105,16 +118,16 @@ def _open(where: str, base: Path | None) -> tuple[str, str, Path | None]:
         folder = Path(str(file)).parent.name
         return file.read_text(encoding="utf-8"), f"hw_configs/{folder}/{file.name}", None
     path = (base / where) if base else Path(where)
-    if path.is_dir():
-        raise ValueError(f"{where}: is a folder. Expected a hardware YAML file.")
-    if not path.exists():
-        near = difflib.get_close_matches(where, names(), n=3, cutoff=0.4)
-        hint = f"nearest are {', '.join(near)}" if near else "`gemvane hw list` shows the bundled ones"
-        raise ValueError(f"unknown hardware {where!r}: {hint}; or give the path of a YAML file")
     try:
-        return path.read_text(encoding="utf-8"), str(path), path.parent
+        if where and path.is_dir():
+            raise NotFoundError(f"{where}: is a folder. Expected a hardware YAML file.")
+        if where and path.exists():
+            return path.read_text(encoding="utf-8"), str(path), path.parent
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where}: cannot be read: {error}") from None
+        raise NotFoundError(f"{where}: cannot be read: {error}") from None
+    near = difflib.get_close_matches(where, names(), n=3, cutoff=0.4)
+    hint = f"nearest are {', '.join(near)}" if near else "`gemvane hw list` shows the bundled ones"
+    raise NotFoundError(f"unknown hardware {where!r}: {hint}; or give the path of a YAML file")
 
 
 def _resolved(where: str, base: Path | None, chain: tuple[str, ...]) -> Tree:
@@ -123,21 +136,35 @@ def _resolved(where: str, base: Path | None, chain: tuple[str, ...]) -> Tree:
     identity = file if file.startswith("hw_configs/") and folder is None else str(Path(file).resolve())
     if identity in chain:
         loop = " -> ".join(Path(f).stem for f in (*chain, identity))
-        raise ValueError(f"{file}: extends: '{where}' extends itself ({loop}). Expected a chain that ends.")
+        raise NotFoundError(f"{where!r} extends itself ({loop}). Expected a chain that ends.")
     tree = read_tree(text, file)
     parent = tree.data.pop("extends", None)
     if parent is None:
         return tree
     if not isinstance(parent, str):
         raise ValueError(f"{tree.at(('extends',))}: extends: {parent!r} is not text. Expected a bundled name or a path.")
-    return merge(_resolved(parent, folder, (*chain, identity)), tree)
+    try:
+        return merge(_resolved(parent, folder, (*chain, identity)), tree)
+    except NotFoundError as error:
+        raise ValueError(f"{tree.at(('extends',))}: extends: {error}") from None
 
 
 def _checked(tree: Tree) -> Hardware:
     spec = _validated(HardwareSpec, tree)
-    if spec.energy.table:
+    _check_actions(spec.energy.prices, ("energy", "prices"), tree)
+    try:
         price_table(spec.energy.table)
+    except NotFoundError as error:
+        raise ValueError(f"{tree.at(('energy', 'table'))}: energy.table: {error}") from None
     return Hardware(spec, dict(_provenance(tree)), tree)
+
+
+def _check_actions(prices: dict[str, float], path: tuple[str, ...], tree: Tree) -> None:
+    """ValueError for the price of an action that no model counts."""
+    for action in prices:
+        if action not in ACTIONS:
+            where = (*path, action)
+            raise ValueError(f"{tree.at(where)}: {_dotted(where)}: no model counts this action{nearest(action, ACTIONS)}.")
 
 
 def _validated(model: Any, tree: Tree) -> Any:
@@ -147,6 +174,10 @@ def _validated(model: Any, tree: Tree) -> Any:
         problems = sorted((_problem(model, tree, e) for e in error.errors()), key=lambda p: p[0])
         more = f" ({len(problems) - 1} more like this: `gemvane hw check` lists them)" if len(problems) > 1 else ""
         raise HardwareError(problems[0][1] + more, tuple(text for _, text in problems)) from None
+
+
+class NotFoundError(ValueError):
+    """No file and no bundled name; whoever asked for it adds where."""
 
 
 class HardwareError(ValueError):
@@ -168,6 +199,9 @@ def _plain(node: Any, path: tuple[Any, ...], tree: Tree) -> Any:
         if confidence is not None and confidence not in CONFIDENCES:
             raise ValueError(f"{tree.at((*path, 'confidence'))}: {_dotted(path)}: confidence {confidence!r}. "
                              f"Expected one of {', '.join(CONFIDENCES)}.")
+        source = node.get("source")
+        if source is not None and not isinstance(source, str):
+            raise ValueError(f"{tree.at((*path, 'source'))}: {_dotted(path)}: source {source!r} is not text.")
         return node["value"]
     if isinstance(node, dict):
         return {key: _plain(value, (*path, key), tree) for key, value in node.items()}
@@ -184,7 +218,7 @@ def _problem(model: Any, tree: Tree, error: Any) -> tuple[tuple[bool, str, int],
     """Sort key (a misspelt key comes before the missing one that it causes) and sentence of one pydantic error."""
     path, siblings = _path_in_file(tree, error["loc"])
     file, line = tree.mark(path)
-    where, key = f"{file}:{line}", _dotted(path)
+    where, key = tree.at(path), _dotted(path)
     kind, got = error["type"], error.get("input")
     if kind == "extra_forbidden":
         known = _known_keys(model, error["loc"])
@@ -197,8 +231,16 @@ def _problem(model: Any, tree: Tree, error: Any) -> tuple[tuple[bool, str, int],
         expected = error["ctx"].get("expected") or error["ctx"].get("expected_tags")
         value = got.get("kind") if kind == "union_tag_invalid" and isinstance(got, dict) else got
         text = f"{where}: {key}: {value!r} is not known here. Expected one of {expected}."
+    elif kind == "union_tag_not_found":
+        text = f"{where}: {key}.kind is missing. Expected one of {', '.join(schema.CAN_RUN)}."
     elif kind == "value_error":
-        text = f"{where}: {key}: {error['msg'].removeprefix('Value error, ')}".replace(": : ", ": ")
+        said = error["msg"].removeprefix("Value error, ")
+        inner = (*path, *said.split()[0].rstrip(":").split("."))
+        if inner in tree.marks:  # a check of several fields begins with the one that is at fault
+            file, line = tree.marks[inner]
+            text = f"{tree.at(inner)}: {_dotted((*path, said))}"
+        else:
+            text = f"{where}: {key}: {said}"
     else:
         text = f"{where}: {key}: {got!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
     return (kind == "missing", file, line), text
@@ -207,11 +249,11 @@ def _problem(model: Any, tree: Tree, error: Any) -> tuple[tuple[bool, str, int],
 def _path_in_file(tree: Tree, loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[str]]:
     """The keys of an error as they stand in the file (pydantic adds the tag of a union and [key])."""
     node, path = tree.data, []
-    for i, part in enumerate(loc):
+    for part in loc:
         if part == "[key]":
             break
-        inside = isinstance(node, dict) and part in node or isinstance(node, list) and isinstance(part, int)
-        if not inside and i + 1 < len(loc) and isinstance(node, dict) and node.get("kind") == part:
+        inside = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int))
+        if not inside and isinstance(node, dict) and node.get("kind") == part:
             continue
         path.append(part)
         if not inside:
@@ -225,15 +267,14 @@ def _path_in_file(tree: Tree, loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], li
 
 def _known_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
     """Fields of the mapping in which an unknown or missing key was met."""
-    from . import schema
-
     if len(loc) == 1:
         return list(model.model_fields)
     if loc[0] == "units":
         by_kind = {k.__name__.lower(): k for k in (schema.Gpu, schema.Systolic, schema.Vector, schema.Pim, schema.Cpu, schema.Link)}
         return list(by_kind[loc[2]].model_fields) if len(loc) > 3 and loc[2] in by_kind else []
-    inner = {"memory": schema.Memory, "schedule": schema.Schedule, "power": schema.PowerBudget,
-             "energy": schema.EnergySpec, "sources": schema.Source}.get(str(loc[0]))
+    sections: dict[str, type[schema.Strict]] = {"memory": schema.Memory, "schedule": schema.Schedule, "power": schema.PowerBudget,
+                                                "energy": schema.EnergySpec, "sources": schema.Source}
+    inner = sections.get(str(loc[0]))
     return list(inner.model_fields) if inner else []
 
 

@@ -32,7 +32,7 @@ def split_attention(trace: Trace) -> Trace:
     last = first + copies - 1
     part = np.arange(source.size) - first[source]
 
-    names = trace.names + tuple(f"{name}_{suffix}" for name in ("attention",) for _, suffix in PIM_PARTS)
+    names = trace.names + tuple(f"attention_{suffix}" for _, suffix in PIM_PARTS)
     shape = {c: getattr(rows, c)[source].copy() for c in SHAPE}
     for i, (kind, _) in enumerate(PIM_PARTS):
         here = split[source] & (part == i)
@@ -51,15 +51,19 @@ def split_attention(trace: Trace) -> Trace:
     return Trace(derive(shape), names, ptr, idx, trace.requests, trace.devices)
 
 
+def unit_for(work: str, hardware: Hardware) -> str:
+    """The unit that runs a class of work. ValueError where the hardware names none."""
+    mapping: dict[str, str] = {str(work): unit for work, unit in hardware.spec.mapping.items()}
+    if work not in mapping:
+        raise ValueError(f"{hardware.name}: mapping has no unit for {work} operators. Name one of {', '.join(hardware.spec.units)}.")
+    return mapping[work]
+
+
 def assign(trace: Trace, hardware: Hardware) -> Int64s:
     """Index of the unit (in the hardware's order) of each row. ValueError where no unit takes a class of work."""
     order = {name: i for i, name in enumerate(hardware.spec.units)}
     work = trace.rows.work
     unit_of = np.full(len(WORK), -1, np.int64)
-    for code, name in enumerate(WORK):
-        if name in hardware.spec.mapping:
-            unit_of[code] = order[hardware.spec.mapping[name]]
-        elif (work == code).any():
-            kind = hardware.spec.units
-            raise ValueError(f"{hardware.name}: mapping has no unit for {name} operators. Name one of {', '.join(kind)}.")
+    for code in np.unique(work).tolist():
+        unit_of[code] = order[unit_for(WORK[code], hardware)]
     return unit_of[work]

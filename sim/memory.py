@@ -25,12 +25,14 @@ class Memory:
     weights_bytes: int
     kv_cache_bytes: int
     capacity_bytes: int
-    kv_capacity_bytes: int
-    """Room for the cache: of the PIM memory where the cache has one of its own, else what the weights leave."""
+    """All memory of one device, a PIM memory of its own included."""
+    weights_room_bytes: int
+    kv_room_bytes: int
+    """Room for the cache: the PIM memory where the cache has one of its own, else what the weights leave."""
 
     @property
     def fits(self) -> bool:
-        return self.weights_bytes <= self.capacity_bytes and self.kv_cache_bytes <= self.kv_capacity_bytes
+        return self.weights_bytes <= self.weights_room_bytes and self.kv_cache_bytes <= self.kv_room_bytes
 
 
 def weights_bytes(spec: ModelSpec, scenario: Scenario) -> int:
@@ -47,10 +49,7 @@ def kv_cache_bytes(spec: ModelSpec, scenario: Scenario) -> int:
     for number, layer in enumerate(spec.layers):
         mixer = layer.mixer
         kept = int(final.sum() if mixer.window is None else np.minimum(final, mixer.window).sum())
-        if isinstance(mixer, MLA):
-            elements = mixer.kv_elements
-        else:
-            elements = 2 * max(1, mixer.heads_kv // scenario.tp) * mixer.head_dim
+        elements = mixer.kv_elements if isinstance(mixer, MLA) else 2 * max(1, mixer.heads_kv // scenario.tp) * mixer.head_dim
         stages[number * scenario.pp // len(spec.layers)] += kept * elements
     return int(-(-max(stages) * DTYPE_BITS[scenario.kv] // 8))
 
@@ -58,9 +57,10 @@ def kv_cache_bytes(spec: ModelSpec, scenario: Scenario) -> int:
 def use(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
     """What the run needs and what one device has."""
     weights, kv = weights_bytes(spec, scenario), kv_cache_bytes(spec, scenario)
-    capacity = hardware.spec.memory.capacity
-    own = next((u.capacity for u in hardware.spec.units.values() if isinstance(u, Pim) and u.capacity), None)
-    return Memory(weights, kv, capacity + (own or 0), own if own is not None else max(0, capacity - weights))
+    main = hardware.spec.memory.capacity
+    pims = [u for u in hardware.spec.units.values() if isinstance(u, Pim)]
+    own = next((pim.capacity for pim in pims if pim.capacity), None)
+    return Memory(weights, kv, main + (own or 0), main, own if own is not None else max(0, main - weights))
 
 
 def check(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
@@ -70,7 +70,10 @@ def check(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
         return memory
     need = f"{show(memory.weights_bytes, 'B')} of weights + {show(memory.kv_cache_bytes, 'B')} of KV cache"
     share = "" if scenario.tp * scenario.pp == 1 else " on each device"
-    raise ValueError(f"{spec.name} needs {need}{share}, {hardware.name} has {show(memory.capacity_bytes, 'B')}: "
+    have = show(memory.weights_room_bytes, "B")
+    if memory.capacity_bytes > memory.weights_room_bytes:
+        have += f" + {show(memory.kv_room_bytes, 'B')} for the cache"
+    raise ValueError(f"{spec.name} needs {need}{share}, {hardware.name} has {have}: "
                      f"use {', '.join(_ways_out(spec, scenario, hardware))}.")
 
 
@@ -99,4 +102,4 @@ def _most_requests(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> i
     memory = use(spec, one, hardware)
     if not memory.fits or memory.kv_cache_bytes == 0:
         return 0
-    return memory.kv_capacity_bytes // memory.kv_cache_bytes
+    return memory.kv_room_bytes // memory.kv_cache_bytes

@@ -12,9 +12,10 @@ import numpy as np
 
 from gemvane.workloads.ops import KINDS, WORK
 
-from . import energy
+from . import energy, perfetto
 from .confidence import Confidence, judge
 from .costs import BOUNDS, CAUSES, Floats, Int64s
+from .devices import resolve
 from .simulate import Phase, Run
 from .units import ps_to_s
 
@@ -90,7 +91,7 @@ class Result:
     @cached_property
     def utilisation(self) -> dict[str, float]:
         """Share of the whole time in which each unit works (the mean over pipeline stages)."""
-        busy = sum((_busy_ps(phase, len(self.run.hardware.spec.units)) for phase in self.run.phases.values()))
+        busy = sum(_busy_ps(phase, len(self.run.hardware.spec.units)) for phase in self.run.phases.values())
         shares = np.asarray(busy) / max(1, self.latency_ps)
         return dict(zip(self.run.hardware.spec.units, shares.tolist(), strict=True))
 
@@ -124,7 +125,7 @@ class Result:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         tdp = self.run.hardware.spec.power.tdp
-        hot = ()
+        hot: tuple[str, ...] = ()
         if tdp is not None and self.average_power_w > tdp * self.devices:
             hot = (f"average power {self.average_power_w:.0f} W is over the {tdp * self.devices:.0f} W that the hardware may draw: "
                    "a real device would slow down.",)
@@ -181,7 +182,8 @@ class Result:
             "utilisation": self.utilisation,
             "bounds": {phase: self.bounds(phase) for phase in run.phases},
             "ops": self.ops_table(),
-            "confidence": {"label": self.confidence.label, "band": list(self.confidence.band), "source": self.confidence.source},
+            "confidence": {"label": self.confidence.label, "band": list(self.confidence.band),
+                           "energy_band": list(self.confidence.energy_band), "source": self.confidence.source},
             "warnings": list(self.warnings),
         }
 
@@ -190,9 +192,7 @@ class Result:
 
     def to_perfetto(self, path: str | Path, steps: int = 2) -> None:
         """Write a Chrome trace (Perfetto opens it; .gz compresses): the prefill and the first `steps` decode steps."""
-        from .perfetto import write
-
-        write(path, [(name, _intervals(name, phase, self.run, start, steps)) for name, phase, start in self._starts()])
+        perfetto.write(path, [(name, _intervals(name, phase, self.run, start, steps)) for name, phase, start in self._starts()])
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write result.json, ops.csv and trace.json.gz into `folder`, each whole or not at all."""
@@ -273,8 +273,6 @@ def causes_s(result: Result, phase: str) -> dict[str, float]:
     """Seconds of work of a phase by cause (see costs.CAUSES), summed over operators and units."""
     run = result.run.phases[phase]
     units = list(result.run.hardware.spec.units.values())
-    from .devices import resolve
-
     freq = [machine.freq_hz for machine in resolve(result.run.hardware.spec).values()]
     assert len(freq) == len(units)
     unit_of_entry = np.zeros(run.cycles.shape[0], np.int64)

@@ -6,9 +6,21 @@ to its value (sim/hardware.py keeps the rest as provenance). Numbers come out in
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from .units import DIMENSIONS, parse, show
 
@@ -19,24 +31,37 @@ PEAK_TOLERANCE = 0.02
 """Vendors print peaks to two or three digits (989 TFLOP/s for 989.43), so a check of peak = 2 x MACs x clock allows 2 %."""
 
 
-def _or_leaf(schema: dict[str, Any]) -> WithJsonSchema:
+def _or_leaf(schema: dict[str, Any]) -> dict[str, Any]:
     """The editors' schema of a number: bare, or a mapping that says where it comes from."""
     origin = {"source": {"type": "string"}, "confidence": {"enum": list(CONFIDENCES)}, "note": {"type": "string"}}
     leaf = {"type": "object", "properties": {"value": schema, **origin}, "required": ["value"], "additionalProperties": False}
-    return WithJsonSchema({"anyOf": [schema, leaf]})
+    return {"anyOf": [schema, leaf]}
 
 
-def _quantity(dimension: str, kind: type) -> Any:
+@dataclass(frozen=True, eq=False)
+class Quantity:
+    """A field that is read by `read` and shown to editors as `json`."""
+
+    read: Callable[[Any], float]
+    json: Any
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return _or_leaf(self.json)
+
+
+def _of(dimension: str) -> Quantity:
     want = DIMENSIONS[dimension]
 
-    def above_zero(text: object) -> int | float:
+    def above_zero(text: object) -> float:
         value = parse(text, dimension)
         if value == 0:
             raise ValueError(f"{text!r} is zero. Expected a {want.name} above zero, e.g. '{want.example}'.")
         return value
 
-    text_schema = {"type": "string", "description": f"a {want.name}, e.g. '{want.example}'", "examples": [want.example]}
-    return Annotated[kind, BeforeValidator(above_zero), _or_leaf(text_schema)]
+    return Quantity(above_zero, {"type": "string", "description": f"a {want.name}, e.g. '{want.example}'", "examples": [want.example]})
 
 
 def _count(value: object) -> int:
@@ -52,6 +77,17 @@ def _power_of_two(value: object) -> int:
     if count & (count - 1):
         raise ValueError(f"{count} is not a power of two, which this hardware needs.")
     return count
+
+
+def _share(text: object) -> float:
+    share = float(parse(text, "fraction"))
+    if not 0 < share <= 1:
+        raise ValueError(f"{text!r} is not a share. Expected more than 0 % and at most 100 %.")
+    return share
+
+
+def _sub_batches(value: object) -> int | str:
+    return "auto" if value == "auto" else _count(value)
 
 
 def _per_cell(value: object) -> float:
@@ -74,18 +110,19 @@ def _prices(prices: object) -> dict[str, float]:
     return out
 
 
-Size = _quantity("size", int)
-Bandwidth = _quantity("bandwidth", int)
-PinRate = _quantity("pin rate", int)
-Frequency = _quantity("frequency", int)
-Time = _quantity("time", int)
-ComputeRate = _quantity("compute rate", int)
-Power = _quantity("power", float)
-Length = _quantity("length", float)
-Share = _quantity("fraction", float)
-Count = Annotated[int, BeforeValidator(_count), _or_leaf({"type": "integer", "minimum": 1})]
-PowerOfTwo = Annotated[int, BeforeValidator(_power_of_two), _or_leaf({"type": "integer", "minimum": 1})]
-PerCell = Annotated[float, BeforeValidator(_per_cell), _or_leaf({"anyOf": [{"type": "integer"}, {"type": "string"}]})]
+Size = Annotated[int, _of("size")]
+Bandwidth = Annotated[int, _of("bandwidth")]
+PinRate = Annotated[int, _of("pin rate")]
+Frequency = Annotated[int, _of("frequency")]
+Time = Annotated[int, _of("time")]
+ComputeRate = Annotated[int, _of("compute rate")]
+Power = Annotated[float, _of("power")]
+Length = Annotated[float, _of("length")]
+Share = Annotated[float, Quantity(_share, {"type": "string", "examples": ["88 %"]})]
+Count = Annotated[int, Quantity(_count, {"type": "integer", "minimum": 1})]
+SubBatches = Annotated[int | Literal["auto"], Quantity(_sub_batches, {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})]
+PowerOfTwo = Annotated[int, Quantity(_power_of_two, {"type": "integer", "minimum": 1})]
+PerCell = Annotated[float, Quantity(_per_cell, {"anyOf": [{"type": "integer"}, {"type": "string"}]})]
 Prices = Annotated[dict[str, float], BeforeValidator(_prices),
                    WithJsonSchema({"type": "object", "description": "action: '0.59 pJ', or '3.9 pJ/bit' for *_bytes"})]
 
@@ -98,10 +135,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _check_peak(what: str, stated: dict[Any, int], dtype: str, counted: float) -> None:
-    peak = stated[dtype]
-    if abs(peak - counted) > PEAK_TOLERANCE * peak:
-        raise ValueError(f"{what}.{dtype} is {show(peak, 'OP/s', 4)} but 2 x MACs x clock is {show(counted, 'OP/s', 4)}")
+def _check_peaks(what: str, stated: Mapping[Any, int], macs: str, counted: Mapping[Any, float]) -> None:
+    """Both tables name the same types, and each stated peak is 2 x MACs x clock (`counted`)."""
+    if not counted:
+        raise ValueError(f"{macs} is empty. Expected at least one operand type.")
+    for dtype in (*counted, *stated):
+        if dtype not in stated:
+            raise ValueError(f"{macs} has {dtype} but {what} has not")
+        if dtype not in counted:
+            raise ValueError(f"{what} has {dtype} but {macs} has not")
+        peak = stated[dtype]
+        if abs(peak - counted[dtype]) > PEAK_TOLERANCE * peak:
+            raise ValueError(f"{what}.{dtype} is {show(peak, 'OP/s', 4)} but 2 x MACs x clock is {show(counted[dtype], 'OP/s', 4)}")
 
 
 class Source(Strict):
@@ -126,8 +171,6 @@ class Memory(Strict):
             carried = self.pins * self.pin_rate / 8
             if abs(carried - self.bandwidth) > 0.01 * self.bandwidth:
                 raise ValueError(f"bandwidth is {show(self.bandwidth, 'B/s')} but pins x pin_rate is {show(carried, 'B/s')}")
-        if self.sustained > 1:
-            raise ValueError("sustained is over 100 %")
         return self
 
 
@@ -148,10 +191,8 @@ class Gpu(Strict):
 
     @model_validator(mode="after")
     def _peak_is_macs_times_clock(self) -> Gpu:
-        for dtype, macs in self.tensor_macs_per_sm.items():
-            if dtype not in self.tensor_peak:
-                raise ValueError(f"tensor_macs_per_sm has {dtype} but tensor_peak has not")
-            _check_peak("tensor_peak", self.tensor_peak, dtype, 2 * macs * self.num_sms * self.clock)
+        counted = {dtype: 2 * macs * self.num_sms * self.clock for dtype, macs in self.tensor_macs_per_sm.items()}
+        _check_peaks("tensor_peak", self.tensor_peak, "tensor_macs_per_sm", counted)
         return self
 
 
@@ -173,10 +214,9 @@ class Systolic(Strict):
 
     @model_validator(mode="after")
     def _peak_is_macs_times_clock(self) -> Systolic:
-        for dtype, macs in self.macs_per_cell.items():
-            if dtype not in self.peak:
-                raise ValueError(f"macs_per_cell has {dtype} but peak has not")
-            _check_peak("peak", self.peak, dtype, 2 * macs * self.rows * self.cols * self.num_arrays * self.clock)
+        cells = self.rows * self.cols * self.num_arrays
+        counted = {dtype: 2 * macs * cells * self.clock for dtype, macs in self.macs_per_cell.items()}
+        _check_peaks("peak", self.peak, "macs_per_cell", counted)
         return self
 
 
@@ -246,10 +286,8 @@ class Cpu(Strict):
 
     @model_validator(mode="after")
     def _peak_is_macs_times_clock(self) -> Cpu:
-        for dtype, macs in self.macs_per_core.items():
-            if dtype not in self.peak:
-                raise ValueError(f"macs_per_core has {dtype} but peak has not")
-            _check_peak("peak", self.peak, dtype, 2 * macs * self.num_cores * self.clock)
+        counted = {dtype: 2 * macs * self.num_cores * self.clock for dtype, macs in self.macs_per_core.items()}
+        _check_peaks("peak", self.peak, "macs_per_core", counted)
         return self
 
 
@@ -267,12 +305,18 @@ class Link(Strict):
 
 Unit = Annotated[Gpu | Systolic | Vector | Pim | Cpu | Link, Field(discriminator="kind")]
 WorkClass = Literal["matmul", "attention_prefill", "attention_decode", "vector", "move", "collective"]
+_ALL_BUT_LINKS = ("matmul", "attention_prefill", "attention_decode", "vector", "move")
+CAN_RUN: dict[str, tuple[str, ...]] = {
+    "gpu": _ALL_BUT_LINKS, "cpu": _ALL_BUT_LINKS, "systolic": ("matmul", "attention_prefill", "attention_decode"),
+    "vector": ("vector", "move"), "pim": ("attention_decode",), "link": ("collective",),
+}
+"""Kind of unit -> the classes of work that its model costs; any other would take no time there."""
 
 
 class Schedule(Strict):
     """Policies by name; no number here describes silicon."""
 
-    sub_batches: Count | Literal["auto"] = 1
+    sub_batches: SubBatches = 1
     """Parts into which a decode batch is cut so that units can work on different parts at once; auto: 1 or 2, the faster."""
     exclusive: list[list[str]] = []
     """Groups of units of which only one may work at a time (PIM in blocked mode)."""
@@ -322,6 +366,9 @@ class HardwareSpec(Strict):
         for work, unit in self.mapping.items():
             if unit not in self.units:
                 raise ValueError(f"mapping.{work} names unit {unit!r}; units are {', '.join(self.units)}")
+            kind = self.units[unit].kind
+            if work not in CAN_RUN[kind]:
+                raise ValueError(f"mapping.{work} names unit {unit!r}, a {kind}, which runs only {', '.join(CAN_RUN[kind])}")
         for unit in (name for group in self.schedule.exclusive for name in group):
             if unit not in self.units:
                 raise ValueError(f"schedule.exclusive names unit {unit!r}; units are {', '.join(self.units)}")

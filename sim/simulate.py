@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from gemvane.workloads import lower
-from gemvane.workloads.ops import DTYPES, Rows
+from gemvane.workloads.ops import Rows
 from gemvane.workloads.scenario import Scenario
 from gemvane.workloads.spec import ModelSpec
 from gemvane.workloads.trace import Trace
 
 from . import devices, mapping, memory
+from .costs import ACTIONS, CAUSES, Int64s
+from .devices.precision import Rates, used_for
 from .hardware import Hardware
 from .memory import Memory
-from .costs import ACTIONS, CAUSES, Int64s
 from .schedule import Timeline, schedule
 from .schema import Link
 from .units import cycles_to_ps_all
@@ -182,12 +183,11 @@ def _check_links(scenario: Scenario, hardware: Hardware) -> list[str]:
 
 
 def _fallbacks(scenario: Scenario, hardware: Hardware, machines: dict[str, Any]) -> list[str]:
-    """A warning for each unit that multiplies in another type than the asked-for one."""
-    asked = DTYPES.index(scenario.dtype)
+    """A warning for each unit that multiplies in another type than the asked-for one. ValueError where it has none."""
     out = []
     for name, machine in machines.items():
-        for rate in (value for value in machine if hasattr(value, "macs_per_cycle")):
-            used = DTYPES[int(rate.used[asked])]
+        for rates in (value for value in machine if isinstance(value, Rates)):
+            used = used_for(scenario.dtype, rates, f"{hardware.name}: unit {name}")
             if used != scenario.dtype:
                 out.append(f"{hardware.name} cannot multiply in {scenario.dtype}: unit {name} uses {used}, bytes stay {scenario.dtype}.")
     return out

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-_NUMBER = re.compile(r"^([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*)$")
+_NUMBER = re.compile(r"^([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(.*)$", re.ASCII)
 _DECIMAL = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SMALL = {"f": Fraction(1, 10**15), "p": Fraction(1, 10**12), "n": Fraction(1, 10**9), "u": Fraction(1, 10**6),
@@ -40,6 +40,7 @@ class Dimension:
 
 
 _PICO = Fraction(1, 10**12)
+_MOST_SECONDS = (2**63 - 1) // 10**12
 DIMENSIONS = {
     d.name: d
     for d in (
@@ -69,7 +70,7 @@ def parse(text: object, dimension: str) -> int | float:
     Raises ValueError for anything but text, a missing or foreign unit, a negative number, or less than one whole unit.
     """
     want = DIMENSIONS[dimension]
-    hint = f"Expected a {want.name}, e.g. '{want.example}'."
+    hint = f"Expected {'an' if want.name[0] in 'aeiou' else 'a'} {want.name}, e.g. '{want.example}'."
     if not isinstance(text, str):
         raise ValueError(f"{text!r} has no unit. {hint}")
     match = _NUMBER.match(text.strip())
@@ -97,10 +98,16 @@ def cycles_to_ps(cycles: int, freq_hz: int) -> int:
 
 
 def cycles_to_ps_all(cycles: NDArray[np.int64], freq_hz: int) -> NDArray[np.int64]:
-    """`cycles_to_ps` of a column, exact: 10**12 is multiplied in two halves, so that nothing overflows below 9e12 Hz."""
+    """`cycles_to_ps` of a column, exact: 10**12 is multiplied in two halves, so that nothing overflows below 9e12 Hz.
+
+    Raises OverflowError for more than the 106 days that int64 picoseconds hold.
+    """
     seconds, rest = np.divmod(cycles, freq_hz)
+    if seconds.size and seconds.max() >= _MOST_SECONDS:
+        raise OverflowError(f"{cycles.max()} cycles at {freq_hz} Hz are more than the 106 days that int64 picoseconds hold.")
     micros, rest = np.divmod(rest * 10**6, freq_hz)
-    return seconds * 10**12 + micros * 10**6 - (-rest * 10**6 // freq_hz)
+    ps: NDArray[np.int64] = seconds * 10**12 + micros * 10**6 - (-rest * 10**6 // freq_hz)
+    return ps
 
 
 def ps_to_s(ps: int) -> float:
@@ -115,9 +122,7 @@ def show(value: float, unit: str, digits: int = 3) -> str:
     """`value` of an SI unit for people: show(0.0123, "s") is "12.3 ms"."""
     if value == 0:
         return f"0 {unit}"
-    for factor, prefix in _PREFIXES:
-        if abs(value) >= factor * (1 - 0.5 * 10**-digits):
-            break
+    factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0] * (1 - 0.5 * 10**-digits)), _PREFIXES[-1])
     scaled = value / factor
     whole_digits = len(str(int(abs(scaled))))
     return f"{scaled:.{max(0, digits - whole_digits)}f} {prefix}{unit}"

@@ -25,9 +25,9 @@ class Tree:
         return self.marks[path]
 
     def at(self, path: tuple[Any, ...]) -> str:
-        """ "file:line" of a path."""
+        """ "file:line" of a path; of a value that `replaced` put there, only "change of name"."""
         file, line = self.mark(path)
-        return f"{file}:{line}"
+        return f"{file}:{line}" if line else file
 
     def replaced(self, path: tuple[str, ...], value: Any) -> Tree:
         """A copy with one value changed. ValueError where the path leads nowhere."""
@@ -56,11 +56,13 @@ def read_tree(text: str, file: str) -> Tree:
     except yaml.YAMLError as error:
         raise ValueError(f"{file}: is not YAML: {error}.") from None
     if not isinstance(node, yaml.MappingNode):
-        found = "empty" if node is None else f"a {node.id}"
+        found = "empty" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "plain text"
         raise ValueError(f"{file}: is {found}. Expected a mapping of keys to values.")
     marks: dict[tuple[Any, ...], tuple[str, int]] = {(): (file, 1)}
-    data = _walk(node, (), file, marks)
-    return Tree(data, marks)
+    try:
+        return Tree(_walk(node, (), file, marks), marks)
+    except RecursionError:
+        raise ValueError(f"{file}: holds an alias (*name) inside its own anchor. Expected a mapping that ends.") from None
 
 
 def merge(under: Tree, over: Tree) -> Tree:
@@ -78,7 +80,9 @@ def _walk(node: Any, path: tuple[Any, ...], file: str, marks: dict[tuple[Any, ..
     if isinstance(node, yaml.MappingNode):
         data: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = _scalar(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ValueError(f"{file}:{key_node.start_mark.line + 1}: a key is a {key_node.id}. Expected text.")
+            key = _scalar(key_node, file)
             if key in data:
                 raise ValueError(f"{file}:{key_node.start_mark.line + 1}: key '{key}' stands here a second time.")
             marks[(*path, key)] = (file, key_node.start_mark.line + 1)
@@ -88,12 +92,14 @@ def _walk(node: Any, path: tuple[Any, ...], file: str, marks: dict[tuple[Any, ..
         for i, item in enumerate(node.value):
             marks[(*path, i)] = (file, item.start_mark.line + 1)
         return [_walk(item, (*path, i), file, marks) for i, item in enumerate(node.value)]
-    return _scalar(node)
+    return _scalar(node, file)
 
 
-def _scalar(node: Any) -> Any:
+def _scalar(node: Any, file: str) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node, deep=True)
+    except (ValueError, yaml.YAMLError):
+        raise ValueError(f"{file}:{node.start_mark.line + 1}: {node.value!r} cannot be read as {node.tag}.") from None
     finally:
         loader.dispose()

@@ -30,6 +30,13 @@ def weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64],
     return float(values[order][np.searchsorted(total, share * total[-1])])
 
 
+def power_window_s(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Time over which the power of each row was averaged: replays x copies x latency (the collector's own rule)."""
+    iteration = table["latency_us"].to_numpy(np.float64) * table["weight_copies"].fillna(1).to_numpy(np.float64) * 1e-6
+    wanted = np.where(iteration < 1e-4, 0.3, 1.0)
+    return np.minimum(3000, np.maximum(6, np.floor(wanted / iteration) + 1)) * iteration
+
+
 def usable(table: pd.DataFrame) -> pd.DataFrame:
     """Rows that a model of a single 16-bit kernel can be held against."""
     known = table["gpu"].isin(list(HARDWARE)) & table["op"].isin(list(KERNEL_KINDS)) & table["dtype"].isin(["bf16", "fp16"])
@@ -37,6 +44,23 @@ def usable(table: pd.DataFrame) -> pd.DataFrame:
     alone = ~table["op"].isin(["allreduce", "allgather"])
     eager = table["framework"].str.contains("|".join(EAGER), na=False)
     return table[known & alone & ~eager].reset_index(drop=True)
+
+
+def energy_band(table: pd.DataFrame) -> tuple[float, float]:
+    """(low, high): measured over predicted energy of a GPU, the middle 80 % of the predicted energy.
+
+    Only rows with power whose window is at least 0.9 s: the meter averages over about 1 s, shorter ones show what ran before.
+    """
+    rows = usable(table[table["power_w"].notna()])
+    rows = rows[power_window_s(rows) >= 0.9]
+    ratio, weight = [], []
+    for gpu in rows["gpu"].unique():
+        part = rows[rows["gpu"] == gpu]
+        predicted_uj = estimate_rows(rows_from_table(part), load(HARDWARE[gpu])).energy_pj / 1e6
+        ratio.append((part["power_w"] * part["latency_us"]).to_numpy(np.float64) / predicted_uj)
+        weight.append(predicted_uj)
+    low, high = (weighted_quantile(np.concatenate(ratio), np.concatenate(weight), q) for q in INSIDE)
+    return low, high
 
 
 def spec_only_bands(table: pd.DataFrame) -> dict[str, tuple[float, float]]:

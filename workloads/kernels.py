@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .ops import CODE, DTYPES, KINDS, SHAPE, WORK, Int64s, Rows, derive
+from .ops import BITS, CODE, DTYPES, KINDS, SHAPE, WORK, Int64s, Rows, derive
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Mask = NDArray[np.bool_]
 
 KERNEL_KINDS = {
     "gemm": "gemm", "gemv": "gemv", "bmm": "bmm", "attention_prefill": "attention_prefill", "attention_decode": "attention_decode",
@@ -23,6 +25,11 @@ KERNEL_KINDS = {
 TABLE_DTYPES = {dtype: dtype for dtype in DTYPES} | {"fp8_block": "fp8", "sq": "int8", "int8_wo": "bf16", "int4_wo": "bf16"}
 """`dtype` of the table -> type of the activations and the arithmetic."""
 WEIGHT_DTYPES = TABLE_DTYPES | {"int8_wo": "int8", "int4_wo": "int4"}
+
+EMPTY = ("", "None", "nan", "NaN", "<NA>")
+"""Texts of a cell without a value."""
+LARGEST = 2**53
+"""Sizes beyond this are not exact as floats, in which a table with empty cells holds them."""
 
 COLUMNS = ("op", "dtype", "kv_dtype", "window", "batch", "M", "N", "K", "heads_q", "heads_kv", "head_dim", "q_len", "kv_len", "bytes", "tp")
 
@@ -49,7 +56,7 @@ def rows_from_table(table: pd.DataFrame | Mapping[str, Any]) -> Rows:
 
     shape["batch"] = np.where(collective | (work == WORK.index("vector")), 1, np.maximum(number["batch"], 1))
     shape["m"], shape["n"], shape["k"] = number["M"], np.maximum(number["N"], 1), np.where(work == 0, number["K"], 0)
-    shape["m"] = np.where(collective, number["bytes"] * 8 // _bits(act), shape["m"])
+    shape["m"] = np.where(collective, number["bytes"] * 8 // BITS[act], shape["m"])
     shape["n"] = np.where(collective, 1, shape["n"])
     shape["peers"] = np.maximum(number["tp"], 1)
     _attention_columns(shape, number, attention, work == WORK.index("attention_decode"))
@@ -57,7 +64,7 @@ def rows_from_table(table: pd.DataFrame | Mapping[str, Any]) -> Rows:
     return derive(shape)
 
 
-def _attention_columns(shape: dict[str, Int64s], number: dict[str, Int64s], attention: NDArray[np.bool_], decode: NDArray[np.bool_]) -> None:
+def _attention_columns(shape: dict[str, Int64s], number: dict[str, Int64s], attention: Mask, decode: Mask) -> None:
     batch, q, kv, window = shape["batch"], number["q_len"], number["kv_len"], number["window"]
     reach = np.where(window > 0, np.minimum(window, kv), kv)
     # Causal pairs of q queries at the end of kv keys, each seeing at most `reach`: q kv - q (q - 1) / 2 without a window.
@@ -72,19 +79,14 @@ def _attention_columns(shape: dict[str, Int64s], number: dict[str, Int64s], atte
         shape[column] = np.where(attention, value, shape[column])
 
 
-def _bits(dtype: Int64s) -> Int64s:
-    from .ops import BITS
-
-    return BITS[dtype]
-
-
 def _codes(column: str, values: NDArray[Any], known: dict[str, int]) -> Int64s:
     distinct, inverse = np.unique(values.astype(str), return_inverse=True)
     codes = np.empty(distinct.size, np.int64)
     for i, text in enumerate(distinct.tolist()):
         if text not in known:
             row = int(np.flatnonzero(inverse == i)[0])
-            raise ValueError(f"kernel table: row {row}: {column} {text!r} is unknown. Expected one of {', '.join(known)}.")
+            wish = ", ".join(name for name in known if name not in EMPTY)
+            raise ValueError(f"kernel table: row {row}: {column} {text!r} is unknown. Expected one of {wish}.")
         codes[i] = known[text]
     return codes[inverse.reshape(-1)]
 
@@ -92,28 +94,37 @@ def _codes(column: str, values: NDArray[Any], known: dict[str, int]) -> Int64s:
 def _kv_dtypes(values: NDArray[Any] | None, act: Int64s) -> Int64s:
     if values is None:
         return act
-    out = act.copy()
-    text = values.astype(str)
-    for dtype in DTYPES:
-        out[text == dtype] = DTYPES.index(dtype)
-    return out
+    codes = _codes("kv_dtype", values, {dtype: i for i, dtype in enumerate(DTYPES)} | dict.fromkeys(EMPTY, -1))
+    return np.where(codes < 0, act, codes)
 
 
 def _whole(column: str, values: NDArray[Any] | None, size: int) -> Int64s:
     """A column as int64, empty cells as 0."""
     if values is None:
         return np.zeros(size, np.int64)
-    try:
-        number = np.nan_to_num(np.where(values == None, np.nan, values).astype(np.float64))  # noqa: E711  (elementwise on objects)
-    except (TypeError, ValueError):
-        raise ValueError(f"kernel table: column {column!r} has a cell that is not a number.") from None
-    if (number < 0).any():
-        row = int(np.flatnonzero(number < 0)[0])
-        raise ValueError(f"kernel table: row {row}: {column} is {number[row]:g}. Expected a size of at least 0.")
+    if values.shape != (size,):
+        raise ValueError(f"kernel table: column {column!r} has {values.size} cells. Expected {size}, one a row.")
+    number = _floats(values)
+    bad = np.flatnonzero(~((number >= 0) & (number < LARGEST) & (np.floor(number) == number)))
+    if bad.size:
+        row = int(bad[0])
+        raise ValueError(f"kernel table: row {row}: {column} is {values[row]}. Expected a whole number of at least 0, or an empty cell.")
     return number.astype(np.int64)
 
 
-def _check_sizes(shape: dict[str, Int64s], number: dict[str, Int64s], kind: Int64s, work: Int64s, attention: NDArray[np.bool_]) -> None:
+def _floats(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Cells as floats: 0 where empty, NaN where no number."""
+    if values.dtype.kind in "iuf":
+        number = values.astype(np.float64)
+        return np.where(np.isnan(number), 0.0, number)
+    import pandas as pd
+
+    cells = pd.Series(values, dtype=object)
+    empty = cells.isna() | (cells == "")
+    return pd.to_numeric(cells.mask(empty, 0), errors="coerce").to_numpy(np.float64)
+
+
+def _check_sizes(shape: dict[str, Int64s], number: dict[str, Int64s], kind: Int64s, work: Int64s, attention: Mask) -> None:
     needed = {"M": ~attention & (work != WORK.index("collective")), "K": work == 0, "N": work == 0, "heads_q": attention,
               "heads_kv": attention, "head_dim": attention, "q_len": attention, "kv_len": attention,
               "bytes": work == WORK.index("collective"), "tp": work == WORK.index("collective")}
@@ -122,3 +133,9 @@ def _check_sizes(shape: dict[str, Int64s], number: dict[str, Int64s], kind: Int6
         if bad.size:
             row = int(bad[0])
             raise ValueError(f"kernel table: row {row}: {column} is missing or 0, which a kernel of kind {KINDS[kind[row]].name} needs.")
+    for row in np.flatnonzero(attention & (number["q_len"] > number["kv_len"]))[:1].tolist():
+        q_len, kv_len = number["q_len"][row], number["kv_len"][row]
+        raise ValueError(f"kernel table: row {row}: q_len is {q_len} but kv_len is {kv_len}. Expected at least one key a query.")
+    for row in np.flatnonzero(attention & (number["heads_q"] % np.maximum(number["heads_kv"], 1) != 0))[:1].tolist():
+        heads_q, heads_kv = number["heads_q"][row], number["heads_kv"][row]
+        raise ValueError(f"kernel table: row {row}: heads_q is {heads_q}. Expected a multiple of heads_kv, which is {heads_kv}.")

@@ -126,8 +126,7 @@ def layer_block(part: Part, layer: Layer, names: dict[str, int]) -> Block:
 def _mixer(emit: Emit, mixer: Attention | MLA, x: int) -> int:
     tp = emit.part.scenario.tp
     hidden = emit.part.spec.hidden
-    attend = _latent_attention if isinstance(mixer, MLA) else _attention
-    out = attend(emit, mixer, x)  # type: ignore[operator]
+    out = _latent_attention(emit, mixer, x) if isinstance(mixer, MLA) else _attention(emit, mixer, x)
     return emit.collective("allreduce_attention", "allreduce", out, hidden, tp) if tp > 1 else out
 
 
@@ -148,7 +147,7 @@ def _attention(emit: Emit, mixer: Attention, x: int) -> int:
 
 def _latent_attention(emit: Emit, mixer: MLA, x: int) -> int:
     """MLA. Decode keeps the latent and absorbs the up-projections into the query and the output (arXiv 2405.04434, appendix C)."""
-    tp, hidden, heads = emit.part.scenario.tp, emit.part.spec.hidden, mixer.heads_q // emit.part.scenario.tp
+    hidden, heads = emit.part.spec.hidden, mixer.heads_q // emit.part.scenario.tp
     latent, query_dim = mixer.kv_lora_rank, mixer.nope_dim + mixer.rope_dim
     if mixer.q_lora_rank is None:
         q = emit.linear("q_proj", x, heads * query_dim, hidden)

@@ -10,7 +10,7 @@ import numpy as np
 from .layers import ACTIVATIONS, Emit, Part, layer_block
 from .ops import SHAPE, Int64s, Rows, concatenate, derive
 from .scenario import Scenario
-from .spec import MLA, ModelSpec
+from .spec import MLA, ModelSpec, MoE
 from .trace import Block, Requests, Trace
 
 
@@ -24,13 +24,14 @@ def check(spec: ModelSpec, scenario: Scenario) -> list[str]:
     for layer in spec.layers:
         heads = layer.mixer.heads_q
         heads_kv = heads if isinstance(layer.mixer, MLA) else layer.mixer.heads_kv
-        width = layer.ffn.width
+        shared = layer.ffn.shared if isinstance(layer.ffn, MoE) else None
         if heads % tp:
             raise ValueError(f"--tp {tp}: {spec.name} has {heads} attention heads, which {tp} devices cannot share evenly.")
         if heads_kv % tp and tp % heads_kv:
             raise ValueError(f"--tp {tp}: {spec.name} has {heads_kv} KV heads, which {tp} devices can neither share nor repeat evenly.")
-        if width % tp:
-            raise ValueError(f"--tp {tp}: {spec.name} has a feed-forward width of {width}, which {tp} devices cannot share evenly.")
+        for width in (layer.ffn.width, shared.width if shared else 0):
+            if width % tp:
+                raise ValueError(f"--tp {tp}: {spec.name} has a feed-forward width of {width}, which {tp} devices cannot share evenly.")
         if layer.ffn.activation not in ACTIVATIONS:
             raise ValueError(f"{spec.name}: activation {layer.ffn.activation!r} is unknown. Expected one of {', '.join(ACTIVATIONS)}.")
     longest = int(scenario.lengths.max())
@@ -176,9 +177,11 @@ def _entry(part: Part, names: dict[str, int]) -> Block:
         emit.block.add("patch_embed", "conv", Block.INPUT, m=part.sequences * (p.tokens - 1), n=spec.hidden,
                        k=p.patch * p.patch * p.channels, **emit.common)
     else:
-        emit.block.add("embedding", "embedding", Block.INPUT, m=part.tokens, n=spec.embed_dim or spec.hidden, **emit.common)
+        x = emit.block.add("embedding", "embedding", Block.INPUT, m=part.tokens, n=spec.embed_dim or spec.hidden, **emit.common)
+        if spec.embed_dim not in (None, spec.hidden):
+            emit.linear("project_in", x, spec.hidden, spec.embed_dim)
     if spec.embed_norm:
-        emit.vector("embed_norm", spec.norm, 0, n=spec.hidden)
+        emit.vector("embed_norm", spec.norm, len(emit.block.preds) - 1, n=spec.hidden)
     return emit.block
 
 
@@ -194,8 +197,10 @@ def _head(part: Part, names: dict[str, int]) -> Block:
         emit.linear("classifier", x, spec.num_classes, spec.hidden, m=part.sequences)
     else:
         positions = part.tokens if part.scenario.all_logits else part.sequences
-        vocab = -(-spec.vocab // tp)
-        x = emit.linear("lm_head", x, vocab, spec.hidden, m=positions)
+        vocab, width = -(-spec.vocab // tp), spec.embed_dim or spec.hidden
+        if width != spec.hidden:
+            x = emit.linear("project_out", x, width, spec.hidden, m=positions)
+        x = emit.linear("lm_head", x, vocab, width, m=positions)
         if tp > 1:
             x = emit.collective("allgather_logits", "allgather", x, vocab * tp, tp, m=part.sequences)
         emit.vector("sample", "argmax", x, n=vocab * tp, m=part.sequences)

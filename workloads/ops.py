@@ -172,7 +172,9 @@ def derive(shape: dict[str, Int64s]) -> Rows:
     out["vector_ops"] += np.where(whole, scores * _VECTOR_OPS[kind], 0)
     out["input_bytes"] += np.where(score, _bytes(q * shape["head_dim"], act), np.where(value, _bytes(scores, act), 0))
     out["output_bytes"] += np.where(value, _bytes(q * shape["value_dim"], act), np.where(score, _bytes(scores, act), 0))
-    out["kv_read_bytes"] += np.where(attention, _bytes(n * shape["kv_width"], kv), 0)
+    # A whole attention reads a token's cache entry once; score alone reads its keys, value alone its values.
+    width = np.where(whole, shape["kv_width"], shape["heads_kv"] * np.where(score, shape["head_dim"], shape["value_dim"]))
+    out["kv_read_bytes"] += np.where(attention, _bytes(n * width, kv), 0)
 
     elements = batch * m * n
     out["vector_ops"] += np.where(is_["vector"], elements * _VECTOR_OPS[kind], 0)

@@ -40,16 +40,18 @@ class Scenario:
     """Compute the logits of every prompt position, not of the last one only."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.prompt, Sequence) and not isinstance(self.prompt, tuple):
+        if isinstance(self.prompt, (Sequence, np.ndarray)) and not isinstance(self.prompt, (str, tuple)):
             object.__setattr__(self, "prompt", tuple(self.prompt))
         for field in ("batch", "output", "tp", "pp"):
             value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{field} is {value!r}. Expected a whole number of at least 1.")
+            object.__setattr__(self, field, int(value))
         lengths = self.prompt if isinstance(self.prompt, tuple) else (self.prompt,)
         for length in lengths:
             if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 1:
                 raise ValueError(f"prompt is {length!r}. Expected a length of at least 1 token.")
+        object.__setattr__(self, "prompt", tuple(map(int, lengths)) if isinstance(self.prompt, tuple) else int(self.prompt))
         if isinstance(self.prompt, tuple) and len(self.prompt) != self.batch:
             raise ValueError(f"prompt has {len(self.prompt)} lengths but batch is {self.batch}. Expected one length a request.")
         for field, known in (("phase", PHASES), ("routing", ROUTINGS), ("dtype", DTYPES), ("weight_dtype", (*DTYPES, None)),

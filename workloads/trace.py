@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+LEAST = {"layer": -1}
+"""Smallest value of a column where it is not 0: layer -1 is what comes before the first."""
+
+
 class Requests(NamedTuple):
     """The requests of a trace: prompt length, and the sub-batch that each belongs to."""
 
@@ -69,15 +73,18 @@ class Trace:
         frame = self.to_frame()
         frame.attrs = {"prompt": self.requests.prompt.tolist(), "sub_batch": self.requests.sub_batch.tolist(), "devices": self.devices}
         temporary = path.with_name(path.name + ".partial")
-        if path.suffix == ".parquet":
-            frame.to_parquet(temporary, index=False)
-        elif path.suffix == ".csv":
-            with temporary.open("w", encoding="utf-8") as out:
-                out.write(f"# requests prompt={frame.attrs['prompt']} sub_batch={frame.attrs['sub_batch']} devices={self.devices}\n")
-                frame.to_csv(out, index=False)
-        else:
-            raise ValueError(f"{path}: a trace is saved as .parquet or .csv, not {path.suffix or 'without a suffix'!r}.")
-        temporary.replace(path)
+        try:
+            if path.suffix == ".parquet":
+                frame.to_parquet(temporary, index=False)
+            elif path.suffix == ".csv":
+                with temporary.open("w", encoding="utf-8") as out:
+                    out.write(f"# requests prompt={frame.attrs['prompt']} sub_batch={frame.attrs['sub_batch']} devices={self.devices}\n")
+                    frame.to_csv(out, index=False)
+            else:
+                raise ValueError(f"{path}: a trace is saved as .parquet or .csv, not {path.suffix!r}.")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> Trace:
@@ -85,19 +92,25 @@ def load(path: str | Path) -> Trace:
     import pandas as pd
 
     path = Path(path)
-    if path.suffix == ".parquet":
-        frame = pd.read_parquet(path)
-        about = frame.attrs
-    elif path.suffix == ".csv":
-        frame = pd.read_csv(path, comment="#", keep_default_na=False)
-        about = _csv_about(path)
-    else:
-        raise ValueError(f"{path}: a trace is read from .parquet or .csv, not {path.suffix or 'without a suffix'!r}.")
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(f"{path}: a trace is read from .parquet or .csv, not {path.suffix!r}.")
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+            about: dict[str, Any] = {str(key): value for key, value in frame.attrs.items()}
+        else:
+            about = _csv_about(path)
+            frame = pd.read_csv(path, skiprows=1 if about else 0, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as a trace: {error}") from None
     return from_frame(frame, about, str(path))
 
 
 def from_frame(frame: pd.DataFrame, about: dict[str, Any], where: str) -> Trace:
-    """A trace from its frame. `about` has prompt, sub_batch (a list each) and devices."""
+    """A trace from its frame, whose work and bytes are computed anew. `about` has prompt, sub_batch (a list each) and devices."""
+    lacking = [key for key in ("prompt", "sub_batch", "devices") if key not in about]
+    if lacking:
+        raise ValueError(f"{where}: has no {', '.join(lacking)}, which `Trace.save` writes in a CSV file's first line.")
     missing = [c for c in (*SHAPE, "preds") if c not in frame.columns]
     if missing:
         raise ValueError(f"{where}: column {missing[0]!r} is missing. A trace has {', '.join(SHAPE)}, preds.")
@@ -114,12 +127,32 @@ def from_frame(frame: pd.DataFrame, about: dict[str, Any], where: str) -> Trace:
             if unknown:
                 raise ValueError(f"{where}: {column} {unknown[0]!r} is unknown. Expected one of {', '.join(codes[column])}.")
             values = values.map(codes[column])
-        shape[column] = values.to_numpy(np.int64)
-    preds = [[int(p) for p in str(text).split()] for text in frame["preds"]]
-    ptr = np.concatenate([[0], np.cumsum([len(p) for p in preds])]).astype(np.int64)
-    idx = np.array([p for row in preds for p in row], np.int64)
+        shape[column] = _whole(values, column, where)
+    ptr, idx = _preds(frame["preds"], where)
     requests = Requests(np.array(about.get("prompt", []), np.int64), np.array(about.get("sub_batch", []), np.int64))
     return Trace(derive(shape), names, ptr, idx, requests, int(about.get("devices", 1)))
+
+
+def _whole(values: pd.Series[Any], column: str, where: str) -> Int64s:
+    import pandas as pd
+
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~(numbers >= LEAST.get(column, 0)) | (numbers % 1 != 0))
+    if bad.size:
+        cell, least = str(values.iloc[bad[0]]), LEAST.get(column, 0)
+        raise ValueError(f"{where}: row {bad[0]}: {column} is {cell!r}. Expected a whole number of at least {least}.")
+    return values.to_numpy(np.int64)
+
+
+def _preds(texts: pd.Series[Any], where: str) -> tuple[Int64s, Int64s]:
+    ptr, idx = [0], []
+    for row, text in enumerate(texts):
+        for word in str(text).split():
+            if not word.isdecimal() or int(word) >= row:
+                raise ValueError(f"{where}: row {row}: preds has {word!r}. Expected numbers of rows before it.")
+            idx.append(int(word))
+        ptr.append(len(idx))
+    return np.array(ptr, np.int64), np.array(idx, np.int64)
 
 
 def _csv_about(path: Path) -> dict[str, Any]:

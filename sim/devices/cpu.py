@@ -24,7 +24,7 @@ class ResolvedCpu(NamedTuple):
 
 
 def resolve(name: str, unit: Cpu, hardware: HardwareSpec) -> ResolvedCpu:
-    matrix = rates(name, {d: rate * unit.num_cores for d, rate in unit.macs_per_core.items()})
+    matrix = rates({d: rate * unit.num_cores for d, rate in unit.macs_per_core.items()})
     return ResolvedCpu(
         freq_hz=unit.clock,
         matrix=matrix,
@@ -51,6 +51,6 @@ def cost(rows: Rows, cpu: ResolvedCpu) -> Costs:
     ledger.count("vector_op", rows.vector_ops)
     ledger.count("sram_bytes", rows.memory_bytes)
     ledger.count_dram(rows.memory_bytes)
-    is_matrix = rows.work <= 2
-    ledger.bind({"memory": memory, "compute": np.where(is_matrix, compute, 0), "vector": np.where(is_matrix, 0, compute), "launch": overhead})
+    matrix = np.where(rows.work <= 2, compute, 0)
+    ledger.bind({"memory": memory, "compute": matrix, "vector": compute - matrix, "launch": overhead})
     return ledger.costs()

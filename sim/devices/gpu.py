@@ -42,7 +42,7 @@ def resolve(name: str, unit: Gpu, hardware: HardwareSpec) -> ResolvedGpu:
     return ResolvedGpu(
         freq_hz=unit.clock,
         num_sms=unit.num_sms,
-        tensor=rates(name, {d: unit.tensor_peak[d] / 2 / unit.clock for d in unit.tensor_peak}),
+        tensor=rates({d: unit.tensor_peak[d] / 2 / unit.clock for d in unit.tensor_peak}),
         tensor_sustained=unit.tensor_sustained,
         vector_ops_per_cycle=unit.vector_peak / unit.clock,
         l2_bytes_per_cycle=unit.l2_bandwidth / unit.clock,
@@ -79,8 +79,8 @@ def cost(rows: Rows, gpu: ResolvedGpu) -> Costs:
     ledger.count("sram_bytes", sram_bytes)
     ledger.count("l2_bytes", rows.memory_bytes)
     ledger.count_dram(rows.memory_bytes)
-    is_matrix = work <= 2
-    ledger.bind({"memory": memory, "compute": np.where(is_matrix, compute, 0), "vector": np.where(is_matrix, 0, compute), "launch": floor})
+    matrix = np.where(work <= 2, compute, 0)
+    ledger.bind({"memory": memory, "compute": matrix, "vector": compute - matrix, "launch": floor})
     return ledger.costs()
 
 

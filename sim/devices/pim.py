@@ -75,7 +75,8 @@ def score_tiles(tokens: Int64s, heads_kv: Int64s, group: Int64s, dim: Int64s, bi
     pieces = -(-dim // row_elements)
     heads_per_row = np.maximum(1, row_elements // dim)
     rows = pieces * -(-heads_kv // heads_per_row)
-    steps = np.maximum(-(-(-(-dim // pieces)) * bits // (pim.lanes * LANE_BITS)), pim.min_steps)
+    piece = -(-dim // pieces)
+    steps = np.maximum(-(-piece * bits // (pim.lanes * LANE_BITS)), pim.min_steps)
     token_tiles = -(-tokens // pim.banks)
     passes = token_tiles * heads_kv * pieces * group
     return Tiles(token_tiles * rows, passes * pim.step * (steps + 1), rows * group, passes * steps)
@@ -123,8 +124,8 @@ def cost(rows: Rows, pim: ResolvedPim, requests: Requests) -> Costs:
             seen, channel = _items(r, pim, requests.prompt[requests.sub_batch == group[0]])
             heads_kv = np.ones_like(r.heads_kv) if pim.by_head else r.heads_kv
             dim = r.head_dim if kind == "attention_score" else r.value_dim
-            columns = [c[:, None] for c in (heads_kv, r.heads_q // np.maximum(r.heads_kv, 1), dim, BITS[r.kv_dtype])]
-            tiles = model(seen, *columns, pim)
+            heads, share, dims, bits = (c[:, None] for c in (heads_kv, r.heads_q // r.heads_kv, dim, BITS[r.kv_dtype]))
+            tiles = model(seen, heads, share, dims, bits, pim)
             worst, open_share = _fullest_channel(tiles, channel, pim)
             cycles[index], opening[index] = worst, worst * open_share
             refresh[index] = worst * _refresh_stretch(tiles, pim)
@@ -166,7 +167,8 @@ def _refresh_stretch(tiles: Tiles, pim: ResolvedPim) -> Floats:
     """Extra time per useful cycle: a refresh blocks the channel, and half a tile is lost waiting to start before it."""
     period = tile_cycles(tiles, pim).sum(axis=1) / np.maximum(tiles.tiles.sum(axis=1), 1)
     blocked = np.minimum(pim.refresh_cycles + period / 2, 0.9 * pim.refresh_interval)
-    return blocked / (pim.refresh_interval - blocked)
+    stretch: Floats = blocked / (pim.refresh_interval - blocked)
+    return stretch
 
 
 def _count(ledger: Ledger, index: Int64s, tiles: Tiles, rows: Rows, pim: ResolvedPim) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,18 +26,26 @@ FALLBACK = {
 
 
 class Rates(NamedTuple):
-    """Multiply-adds a clock by asked-for type, and the type that is used for it; both indexed by DTYPES."""
+    """Multiply-adds a clock by asked-for type, and the type that is used for it (-1: none); both indexed by DTYPES."""
 
     macs_per_cycle: Floats
     used: Int64s
 
 
-def rates(unit: str, macs_per_cycle: Mapping[str, float]) -> Rates:
-    """Rates with the gaps filled by FALLBACK. ValueError where a unit has no type at all for an asked-for one."""
-    rate, used = np.zeros(len(DTYPES)), np.zeros(len(DTYPES), np.int64)
+def rates(macs_per_cycle: Mapping[Any, float]) -> Rates:
+    """Rates of a unit with the gaps filled by FALLBACK."""
+    rate, used = np.full(len(DTYPES), np.nan), np.full(len(DTYPES), -1, np.int64)
     for i, dtype in enumerate(DTYPES):
         chosen = next((d for d in (dtype, *FALLBACK[dtype]) if d in macs_per_cycle), None)
-        if chosen is None:
-            raise ValueError(f"units.{unit} cannot compute in {dtype}, nor in {', '.join(FALLBACK[dtype])}.")
-        rate[i], used[i] = macs_per_cycle[chosen], DTYPES.index(chosen)
+        if chosen is not None:
+            rate[i], used[i] = macs_per_cycle[chosen], DTYPES.index(chosen)
     return Rates(rate, used)
+
+
+def used_for(dtype: str, rates: Rates, unit: str) -> str:
+    """The type that a unit multiplies in when asked for `dtype`. ValueError where it has none that could stand in."""
+    code = int(rates.used[DTYPES.index(dtype)])
+    if code < 0:
+        has = [d for i, d in enumerate(DTYPES) if rates.used[i] == i]
+        raise ValueError(f"{unit} cannot multiply in {dtype}. Expected one of {', '.join(has)}.")
+    return DTYPES[code]

@@ -17,7 +17,7 @@ import numpy as np
 
 from gemvane.workloads.ops import BITS, CODE, Rows
 
-from ..costs import Costs, Int64s, Ledger
+from ..costs import Costs, Floats, Int64s, Ledger
 from ..schema import HardwareSpec, Systolic, Vector
 from ..units import ps_to_s
 from .precision import Rates, rates
@@ -58,7 +58,7 @@ def resolve(name: str, unit: Systolic, hardware: HardwareSpec) -> ResolvedSystol
         num_arrays=unit.num_arrays,
         rows=unit.rows,
         cols=unit.cols,
-        cell=rates(name, unit.macs_per_cell),
+        cell=rates(unit.macs_per_cell),
         dataflow=unit.dataflow,
         double_buffer=unit.weight_double_buffer,
         sram_bytes=unit.sram,
@@ -128,9 +128,9 @@ def pipelined_parts(f: Folding, rows: int, cols: int, dataflow: str, double_buff
 
 
 class _Work(NamedTuple):
-    """Matmuls that a row asks of the arrays: `count` alike products of [m, k] x [k, n]."""
+    """Matmuls that a row asks of the arrays: `products` alike of [m, k] x [k, n]."""
 
-    count: Int64s
+    products: Int64s
     m: Int64s
     n: Int64s
     k: Int64s
@@ -194,27 +194,27 @@ def _products(rows: Rows, work: Int64s) -> list[tuple[Int64s, list[_Work]]]:
     return out
 
 
-def _on_arrays(w: _Work, array: ResolvedSystolic, act_bits: Int64s, macs_per_cell: Int64s) -> tuple[Int64s, Int64s, Int64s, Int64s]:
+def _on_arrays(w: _Work, array: ResolvedSystolic, act_bits: Int64s, macs_per_cell: Floats) -> tuple[Int64s, Int64s, Int64s, Int64s]:
     """Fill, issue and drain cycles with the tiles shared out evenly over the arrays, and SRAM bytes."""
     flows = DATAFLOWS if array.dataflow == "auto" else (array.dataflow,)
     plans = [_plan(w, array, flow, macs_per_cell) for flow in flows]
-    best = np.argmin([sum(p[:3]) for p in plans], axis=0)
+    best = np.argmin(np.stack([fill + issue + drain for fill, issue, drain, _, _ in plans]), axis=0)
     chosen = np.arange(w.m.size)
     fill, issue, drain, words, partials = (np.stack(column)[best, chosen] for column in zip(*plans, strict=True))
     return fill, issue, drain, words * act_bits // 8 + partials * PARTIAL_SUM_BYTES
 
 
-def _plan(w: _Work, array: ResolvedSystolic, flow: str, macs_per_cell: Int64s) -> tuple[Int64s, Int64s, Int64s, Int64s, Int64s]:
+def _plan(w: _Work, array: ResolvedSystolic, flow: str, macs_per_cell: Floats) -> tuple[Int64s, Int64s, Int64s, Int64s, Int64s]:
     f = fold(w.m, w.n, w.k, array.rows, array.cols, flow)
-    tiles = w.count * f.row_folds * f.col_folds
+    tiles = w.products * f.row_folds * f.col_folds
     copies = np.maximum(1, array.num_arrays // tiles)
     streamed = np.ceil(-(-f.streamed // copies) / macs_per_cell).astype(np.int64)
     fill, issue, drain = pipelined_parts(f._replace(streamed=streamed), array.rows, array.cols, flow, array.double_buffer)
     # Several products and several arrays: the tiles of all products follow one another, an even share on each array.
-    issue = -(-w.count * issue // np.minimum(array.num_arrays, tiles))
+    issue = -(-w.products * issue // np.minimum(array.num_arrays, tiles))
     issue = np.maximum(issue, streamed)
     stationary, streaming, out = {"ws": (w.k * w.n, w.m * w.k, w.m * w.n), "is": (w.k * w.m, w.n * w.k, w.m * w.n),
                                   "os": (np.zeros_like(w.m), w.m * w.k, w.m * w.n)}[flow]
     reread = f.row_folds * w.k * w.n if flow == "os" else np.zeros_like(w.m)
     passes = np.ones_like(w.m) if flow == "os" else 2 * f.row_folds - 1
-    return fill, issue, drain, w.count * (stationary + streaming * f.col_folds + reread), w.count * out * passes
+    return fill, issue, drain, w.products * (stationary + streaming * f.col_folds + reread), w.products * out * passes

@@ -17,6 +17,8 @@ from gemvane.workloads.trace import Trace
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["Hardware", "Result", "Scenario", "Trace", "compare", "estimate_kernels", "hardware", "run", "trace"]
+
 
 def run(model: str | ModelSpec, hardware: str | Path | Hardware, **scenario: Any) -> Result:
     """Simulate a model on hardware: run("llama3-8b", "neupims", batch=64, prompt=512, output=128).
@@ -26,9 +28,11 @@ def run(model: str | ModelSpec, hardware: str | Path | Hardware, **scenario: Any
     return Result(simulate(_spec(model), Scenario(**scenario), load(hardware)))
 
 
-def compare(model: str | ModelSpec, hardware: Sequence[str | Path | Hardware], batch: Sequence[int] = (1,), **scenario: Any) -> list[Result]:
+def compare(
+    model: str | ModelSpec, hardware: Sequence[str | Path | Hardware], batch: Sequence[int] = (1,), **scenario: Any
+) -> list[Result]:
     """Results of every hardware at every batch size that fits, batch by batch; what does not fit is left out."""
-    from gemvane.compare import sweep
+    from gemvane.comparison import sweep
 
     return [cell.result for cell in sweep(_spec(model), [load(h) for h in hardware], batch, **scenario) if cell.result is not None]
 

@@ -1,0 +1,192 @@
+"""The command line. Everything heavy is imported inside the commands, so that `gemvane --help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gemvane import __version__
+from gemvane.face import Face
+
+HELP = "Latency and energy of transformer inference on hardware that exists, or does not exist yet."
+MODEL = "A bundled model (`gemvane models list`) or the path of a Hugging Face config.json."
+HW = "bundled hardware (`gemvane hw list`) or the path of a YAML file"
+
+
+def _app(text: str) -> typer.Typer:
+    return typer.Typer(cls=Face, help=text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                       context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+
+app = _app(HELP)
+models_app = _app("The bundled models, and what a config.json says.")
+hw_app = _app("The bundled hardware, and hardware files of your own.")
+app.add_typer(models_app, name="models")
+app.add_typer(hw_app, name="hw")
+
+Model = Annotated[str, typer.Argument(help=MODEL, show_default=False)]
+Hw = Annotated[str, typer.Argument(metavar="HW", help=f"{HW[0].upper()}{HW[1:]}.", show_default=False)]
+Batch = Annotated[int | None, typer.Option(metavar="N", help="Requests that run together. [default: 1, or as many as --prompt has lengths]")]
+Prompt = Annotated[str, typer.Option(metavar="TOKENS", help="Prompt length; or one a request, as in 100,2000,512.")]
+Output = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens generated for each request, the first one included.")]
+Dtype = Annotated[str, typer.Option(metavar="TYPE", help="Number type: fp32, bf16, fp16, fp8, int8, fp4 ...")]
+OtherDtype = Annotated[str | None, typer.Option(metavar="TYPE", help="The same for this alone, where it differs from --dtype.")]
+Phase = Annotated[str, typer.Option(metavar="PHASE", help="prefill, decode or both.")]
+Tp = Annotated[int, typer.Option(metavar="N", help="Tensor parallelism: devices that share every layer.")]
+Pp = Annotated[int, typer.Option(metavar="N", help="Pipeline parallelism: devices one after another.")]
+Routing = Annotated[str, typer.Option(metavar="NAME", help="How tokens choose experts: uniform, balanced or zipf.")]
+FullSquare = Annotated[bool, typer.Option("--full-square", help="Count every query-key pair of causal attention, as most papers do.")]
+AllLogits = Annotated[bool, typer.Option("--all-logits", help="Compute the logits of every prompt position, as most papers count.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the results into this folder.", show_default=False)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gemvane {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _gemvane(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. GEMVANE_DEBUG=1 does the same.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    model: Model, hw: Annotated[str, typer.Option(metavar="HW", help=f"The hardware: {HW}.", show_default=False)],
+    batch: Batch = None, prompt: Prompt = "512", output: Output = 128,
+    dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, phase: Phase = "both",
+    tp: Tp = 1, pp: Pp = 1, routing: Routing = "uniform", full_square: FullSquare = False, all_logits: AllLogits = False,
+    json: Json = False, out: Out = None,
+) -> None:
+    """One model on one machine: time, energy, what bounds it."""
+    from gemvane.commands import run as command, scenario
+
+    asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
+                             tp=tp, pp=pp, routing=routing, full_square=full_square, all_logits=all_logits)
+    command.run(model, hw, asked, json, out)
+
+
+@app.command()
+def compare(
+    model: Model,
+    hw: Annotated[str, typer.Option(metavar="A,B,C", help=f"The hardware, separated by commas, each {HW}.", show_default=False)],
+    batch: Annotated[str | None, typer.Option(metavar="SIZES", help="One batch size, a list as in 1,8,64, or powers of two as in 1..512. "
+                                              "[default: 1]")] = None,
+    prompt: Prompt = "512", output: Output = 128, dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None,
+    phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, routing: Routing = "uniform",
+    full_square: FullSquare = False, all_logits: AllLogits = False, json: Json = False, out: Out = None,
+) -> None:
+    """One model on several machines: which one wins, and where."""
+    from gemvane.commands import compare as command, scenario
+
+    asked = scenario.options(None, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
+                             tp=tp, pp=pp, routing=routing, full_square=full_square, all_logits=all_logits)
+    command.compare(model, hw, batch, asked, json, out)
+
+
+@app.command()
+def trace(
+    model: Model,
+    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", show_default=False,
+                                              help="Write every operator into this .parquet or .csv file.")] = None,
+    batch: Batch = None, prompt: Prompt = "512", output: Output = 128,
+    dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, phase: Phase = "both",
+    tp: Tp = 1, pp: Pp = 1, routing: Routing = "uniform", full_square: FullSquare = False, all_logits: AllLogits = False,
+    json: Json = False,
+) -> None:
+    """The operators of a model: what they compute and move."""
+    from gemvane.commands import scenario, trace as command
+
+    asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
+                             tp=tp, pp=pp, routing=routing, full_square=full_square, all_logits=all_logits)
+    command.trace(model, file, asked, json)
+
+
+@app.command()
+def doctor(warm: Annotated[bool, typer.Option("--warm", help="Compile everything now, so that the next run is fast.")] = False,
+           json: Json = False) -> None:
+    """What is installed, and whether it works."""
+    from gemvane.commands import doctor as command
+
+    command.doctor(warm, json)
+
+
+@models_app.command("list")
+def models_list(dtype: Dtype = "bf16", json: Json = False) -> None:
+    """Every bundled model: size, attention, cache."""
+    from gemvane.commands import models
+
+    models.list_all(dtype, json)
+
+
+@models_app.command("show")
+def models_show(model: Model, dtype: Dtype = "bf16", json: Json = False) -> None:
+    """One model: parameters, bytes of its weights and of its cache, layers."""
+    from gemvane.commands import models
+
+    models.show(model, dtype, json)
+
+
+@hw_app.command("list")
+def hw_list(json: Json = False) -> None:
+    """Every bundled hardware: peak, memory, power."""
+    from gemvane.commands import hw
+
+    hw.list_all(json)
+
+
+@hw_app.command("show")
+def hw_show(hardware: Hw, json: Json = False) -> None:
+    """Every number with its source, and how far to trust it."""
+    from gemvane.commands import hw
+
+    hw.show(hardware, json)
+
+
+@hw_app.command("check")
+def hw_check(file: Annotated[str, typer.Argument(metavar="FILE", help="A hardware YAML file.", show_default=False)],
+             json: Json = False) -> None:
+    """List everything that is wrong with a hardware file."""
+    from gemvane.commands import hw
+
+    hw.check(file, json)
+
+
+@hw_app.command("schema")
+def hw_schema() -> None:
+    """The JSON schema of hardware files, for editors."""
+    from gemvane.commands import hwschema
+
+    hwschema.schema()
+
+
+@hw_app.command("diff")
+def hw_diff(first: Annotated[str, typer.Argument(metavar="A", show_default=False)],
+            second: Annotated[str, typer.Argument(metavar="B", show_default=False)], json: Json = False) -> None:
+    """What differs between two machines."""
+    from gemvane.commands import hw
+
+    hw.diff(first, second, json)
+
+
+@hw_app.command("new")
+def hw_new(name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it: small letters, digits and dashes.", show_default=False)],
+           base: Annotated[str, typer.Option("--from", metavar="HW", help=f"What it starts from: {HW}.", show_default=False)],
+           file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Where to write it. [default: NAME.yaml]",
+                                                     show_default=False)] = None) -> None:
+    """Start a file of your own that changes numbers of another."""
+    from gemvane.commands import hw
+
+    hw.new(name, base, file)
+
+
+def main() -> None:
+    """The `gemvane` command."""
+    app()

@@ -1,0 +1,35 @@
+"""Every bundled model on every bundled machine that it fits in."""
+
+import pytest
+
+import gemvane as gv
+from gemvane.sim import hardware, memory
+from gemvane.workloads import catalog
+from gemvane.workloads.scenario import Scenario
+
+SCENARIO = {"batch": 2, "prompt": 100, "output": 3}
+
+
+@pytest.mark.parametrize("name", hardware.names())
+def test_every_model_runs_or_is_told_that_it_does_not_fit(name: str) -> None:
+    device = gv.hardware(name)
+    for model in catalog.names():
+        spec = catalog.load(model)
+        if not memory.use(spec, Scenario(**SCENARIO), device).fits:
+            with pytest.raises(ValueError, match="needs .* of weights"):
+                gv.run(spec, device, **SCENARIO)
+            continue
+        result = gv.run(spec, device, **SCENARIO).to_dict()
+        assert result["latency_s"] > 0
+        assert result["energy_j"] > 0
+        assert all(0 <= share <= 1 + 1e-9 for share in result["utilisation"].values())
+
+
+def test_at_least_thirty_models_are_bundled() -> None:
+    assert len(catalog.names()) >= 30
+
+
+def test_the_named_machines_are_bundled() -> None:
+    wanted = """v100 t4 a100-40g a100-80g h100-pcie h100-sxm h200 b200 l4 l40s rtx4090 mi300x tpu-v1 tpu-v2 tpu-v3 tpu-v4i tpu-v4
+        tpu-v5e tpu-v5p tpu-v6e npu-hbm2 npu-pim-blocked neupims attacc hbm-pim gddr6-aim""".split()
+    assert set(wanted) < set(hardware.names())

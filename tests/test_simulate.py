@@ -1,0 +1,192 @@
+"""Whole runs: what holds between phases, devices and settings."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import gemvane as gv
+from gemvane.sim import memory
+from gemvane.sim.result import causes_s
+from gemvane.workloads import catalog, lower
+from gemvane.workloads.scenario import Scenario
+
+SMALL = {"batch": 4, "prompt": 64, "output": 4}
+
+
+def test_tpot_is_the_time_after_the_first_token_over_the_tokens_after_it() -> None:
+    result = gv.run("llama3.2-1b", "h100-sxm", batch=2, prompt=100, output=11)
+    assert result.ttft_s is not None
+    assert result.tpot_s is not None
+    assert result.tpot_s == pytest.approx((result.latency_s - result.ttft_s) / 10)
+    assert result.throughput_tok_s == pytest.approx(2 * 11 / result.latency_s)
+
+
+def test_one_output_token_is_a_prefill_alone() -> None:
+    result = gv.run("llama3.2-1b", "h100-sxm", batch=2, prompt=100, output=1)
+    assert result.tpot_s is None
+    assert result.latency_s == result.ttft_s
+
+
+def test_a_serial_device_takes_the_sum_of_its_operators() -> None:
+    result = gv.run("llama3.2-1b", "h100-sxm", **SMALL)
+    assert result.latency_s == pytest.approx(sum(row["time_s"] for row in result.ops_table()))
+
+
+def test_the_causes_of_a_phase_add_up_to_its_work() -> None:
+    result = gv.run("llama3.2-1b", "neupims", **SMALL)
+    for phase in ("prefill", "decode"):
+        worked = sum(row["time_s"] for row in result.ops_table() if row["phase"] == phase)
+        assert sum(causes_s(result, phase).values()) == pytest.approx(worked, rel=1e-4)
+
+
+def test_later_tokens_take_longer_since_the_cache_grows() -> None:
+    timeline = gv.run("gpt3-7b", "h100-sxm", batch=8, prompt=512, output=12).timeline
+    steps = timeline[timeline.phase == "decode"].groupby("step")
+    lengths = (steps.end_ps.max() - steps.start_ps.min()).to_numpy()
+    assert (np.diff(lengths) > 0).all()
+
+
+def test_two_runs_are_byte_identical() -> None:
+    first, second = (gv.run("mixtral-8x7b", "neupims", tp=4, **SMALL).to_json() for _ in range(2))
+    assert first == second
+
+
+def test_the_json_has_every_promised_key() -> None:
+    result = gv.run("llama3.2-1b", "neupims", **SMALL).to_dict()
+    promised = ("schema", "model", "hardware", "scenario", "ttft_s", "tpot_s", "latency_s", "throughput_tok_s", "energy_j", "energy_per_token_j",
+                "energy_by_component_j", "average_power_w", "memory", "utilisation", "ops", "confidence", "warnings")
+    assert set(promised) <= set(result)
+    assert result["schema"] == "gemvane.result/1"
+    assert set(result["memory"]) >= {"weights_bytes", "kv_cache_bytes", "capacity_bytes"}
+    assert set(result["ops"][0]) == {"name", "kind", "phase", "unit", "count", "time_s", "energy_j", "bound"}
+    assert result["confidence"]["label"] == "spec-only"
+    low, high = result["confidence"]["band"]
+    assert low < 1 < high
+
+
+def test_interleaving_lets_npu_and_pim_work_at_once() -> None:
+    two = gv.hardware("neupims").replace({"schedule.sub_batches": 2})
+    timeline = gv.run("gpt3-7b", two, batch=32, prompt=256, output=3).timeline
+    decode = timeline[timeline.phase == "decode"]
+    npu, pim = (decode[decode.unit == u] for u in ("npu", "pim"))
+    together = [((npu.start_ps < p.end_ps) & (npu.end_ps > p.start_ps)).any() for p in pim.itertuples()]
+    assert any(together)
+
+
+def test_sub_batches_read_the_weights_once_each() -> None:
+    one, two = (gv.run("gpt3-7b", gv.hardware("neupims").replace({"schedule.sub_batches": n}), batch=32, prompt=256, output=2) for n in (1, 2))
+    assert two.run.decode is not None
+    assert two.run.decode.sub_batches == 2
+    weights = one.run.spec.layers[0].ffn.width * one.run.spec.hidden * 2 * 32  # one FFN matrix of all layers
+    gain = sum(r["count"] for r in two.ops_table() if r["phase"] == "decode") - sum(r["count"] for r in one.ops_table() if r["phase"] == "decode")
+    assert gain > 0
+    assert two.energy_by_component_j["dram_io"] > one.energy_by_component_j["dram_io"] + weights * 8 * 0.3e-12
+
+
+def test_auto_takes_the_faster_of_one_and_two_sub_batches() -> None:
+    base = gv.hardware("neupims")
+    setting = {"batch": 48, "prompt": 300, "output": 3}
+    one, two, auto = (gv.run("gpt3-7b", base.replace({"schedule.sub_batches": n}), **setting).tpot_s for n in (1, 2, "auto"))
+    assert one is not None
+    assert two is not None
+    assert auto == min(one, two)
+
+
+def test_tensor_parallel_devices_share_the_work_and_pay_for_talking() -> None:
+    one, four = (gv.run("llama3-8b", "h100-sxm", tp=tp, batch=8, prompt=512, output=4) for tp in (1, 4))
+    assert one.ttft_s is not None
+    assert four.ttft_s is not None
+    assert one.ttft_s / 4 < four.ttft_s < one.ttft_s
+    assert four.utilisation["link"] > 0
+    assert four.run.memory.weights_bytes * 4 == pytest.approx(one.run.memory.weights_bytes, abs=4)
+
+
+def test_a_pipeline_keeps_its_stages_busy_with_micro_batches() -> None:
+    result = gv.run("llama3-8b", "h100-sxm", pp=2, batch=8, prompt=512, output=8)
+    assert result.run.decode is not None
+    assert result.run.decode.sub_batches == 2
+    alone = gv.run("llama3-8b", "h100-sxm", pp=2, batch=4, prompt=512, output=8)
+    assert result.throughput_tok_s > 1.1 * alone.throughput_tok_s
+
+
+def test_requests_in_another_order_change_nothing() -> None:
+    lengths = (700, 30, 64, 300, 300, 12)
+    first, second = (gv.run("gpt3-7b", "neupims", batch=6, prompt=p, output=4).to_dict() for p in (lengths, tuple(sorted(lengths))))
+    for result in (first, second):
+        result["scenario"].pop("prompt")
+    assert first == second
+
+
+@given(st.sampled_from(["h100-sxm", "tpu-v5e", "neupims", "npu-pim-blocked", "attacc", "cpu-server"]),
+       st.sampled_from(["llama3.2-1b", "gemma3-1b", "gpt2", "qwen1.5-moe-a2.7b", "deepseek-v2-lite"]),
+       st.integers(1, 40), st.integers(1, 700), st.integers(2, 5))
+@settings(max_examples=60, deadline=None)
+def test_no_phase_beats_its_roofline(name: str, model: str, batch: int, prompt: int, output: int) -> None:
+    hardware = gv.hardware(name)
+    spec = catalog.load(model)
+    scenario = Scenario(batch=batch, prompt=prompt, output=output)
+    assume(memory.use(spec, scenario, hardware).fits)
+    result = gv.run(spec, hardware, batch=batch, prompt=prompt, output=output)
+    unit = hardware.spec.units[hardware.spec.mapping["matmul"]]
+    peak = max(getattr(unit, "tensor_peak", getattr(unit, "peak", None)).values()) * 1.02
+    pim = hardware.spec.units.get("pim")
+    bandwidth = hardware.spec.memory.bandwidth
+    rows = lower.prefill(spec, scenario).rows
+    assert result.ttft_s is not None
+    assert result.tpot_s is not None
+    assert result.ttft_s >= 2 * int(rows.macs.sum()) / peak
+    step = lower.decode_step(spec, scenario).rows
+    weights, cache = int(step.weight_bytes.sum()), int(step.kv_read_bytes.sum())
+    assert result.tpot_s >= (weights + (0 if pim else cache)) / bandwidth
+    if pim:
+        inside = pim.channels * pim.ranks * pim.bank_groups * pim.banks_per_group * pim.lanes * 2 * pim.clock / pim.step_cycles
+        assert result.tpot_s >= cache / inside
+
+
+@given(st.integers(1, 30), st.integers(1, 300))
+@settings(max_examples=20, deadline=None)
+def test_a_longer_prompt_is_never_faster(batch: int, prompt: int) -> None:
+    short, long = (gv.run("gpt2", "neupims", batch=batch, prompt=p, output=3) for p in (prompt, prompt + 33))
+    assert short.latency_s <= long.latency_s
+
+
+@pytest.mark.parametrize(
+    ("model", "hardware", "scenario", "message"),
+    [
+        ("llama3-70b", "h100-sxm", {"batch": 8}, r"llama3-70b needs 141 GB of weights \+ .* of KV cache, h100-sxm has 80.0 GB: use --tp 2, --dtype"),
+        ("falcon-7b", "h100-sxm", {"tp": 2}, r"--tp 2: falcon-7b has 71 attention heads, which 2 devices cannot share evenly"),
+        ("bert-base", "h100-sxm", {"phase": "decode"}, "bert-base is an encoder and has no decode phase. Use --phase prefill."),
+        ("llama3-8b", "tpu-v1", {"dtype": "fp32"}, "tpu-v1"),
+        ("llama3-8b", "h100-sxm", {"batch": 0}, "batch is 0. Expected a whole number of at least 1."),
+        ("llama3-8b", "h100-sxm", {"pp": 33}, "--pp 33: llama3-8b has 32 layers"),
+        ("lama3-8b", "h100-sxm", {}, "unknown model 'lama3-8b'"),
+        ("llama3-8b", "h100-sxn", {}, "unknown hardware 'h100-sxn'"),
+    ],
+)
+def test_what_cannot_run_says_why(model: str, hardware: str, scenario: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gv.run(model, hardware, **scenario)
+
+
+def test_a_prompt_beyond_the_models_positions_is_a_warning() -> None:
+    result = gv.run("gpt2", "h100-sxm", batch=1, prompt=1020, output=10)
+    assert result.warnings == ("gpt2 was made for 1024 positions; this run reaches 1029.",)
+
+
+def test_the_results_folder_holds_json_csv_and_a_trace(tmp_path: Path) -> None:
+    result = gv.run("gpt2", "neupims", **SMALL)
+    paths = result.save(tmp_path / "new" / "run")
+    assert [p.name for p in paths] == ["result.json", "ops.csv", "trace.json.gz"]
+    assert json.loads(paths[0].read_text()) == result.to_dict()
+    assert paths[1].read_text().splitlines()[0] == "name,kind,phase,unit,count,time_s,energy_j,bound"
+    events = json.loads(gzip.decompress(paths[2].read_bytes()))["traceEvents"]
+    assert {e["args"]["name"] for e in events if e["ph"] == "M"} == {"npu", "vector", "pim"}
+    for tid in {e["tid"] for e in events}:
+        spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["ph"] == "X" and e["tid"] == tid)
+        assert all(later[0] >= earlier[1] - 1e-6 for earlier, later in zip(spans, spans[1:], strict=False))
+    assert sorted(p.name for p in (tmp_path / "new" / "run").iterdir()) == ["ops.csv", "result.json", "trace.json.gz"]
