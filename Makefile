@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 DEMO := llama3-8b --hw h100-sxm,tpu-v5p,npu-hbm2,npu-pim-blocked,neupims --batch 64 --prompt 512 --output 128
 
-.PHONY: venv demo test test-all lint bench wheel-test clean
+.PHONY: venv demo test test-all lint bench docs wheel-test clean
 
 venv: $(VENV)/.dev
 
@@ -24,6 +24,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/pytest benchmarks --benchmark-only $(PYTEST_ARGS)
+
+# The outputs in README.md and docs/, made anew by running their commands. Read the difference before you commit it.
+docs: $(VENV)/.dev
+	$(BIN)/python tests/docs_examples.py --write
 
 # The sdist, the wheel built from it, and the sdist's own tests run against that wheel in a clean environment.
 wheel-test: $(VENV)/.dev

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gemvane.workloads import lower
 from gemvane.workloads.lower import prompt_lengths
 from gemvane.workloads.ops import DTYPE_BITS
 from gemvane.workloads.scenario import Scenario
@@ -15,7 +16,8 @@ from .hardware import Hardware
 from .schema import Pim
 from .units import show
 
-MOST_DEVICES = 1024
+MOST_DOUBLINGS = 10
+"""The search for enough devices stops at 1024 times those asked for."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,27 @@ def check(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
     if memory.capacity_bytes > memory.weights_room_bytes:
         have += f" + {show(memory.kv_room_bytes, 'B')} for the cache"
     raise ValueError(f"{spec.name} needs {need}{share}, {hardware.name} has {have}: "
-                     f"use {', '.join(_ways_out(spec, scenario, hardware))}.")
+                     f"use {_either(_ways_out(spec, scenario, hardware))}.")
+
+
+def _either(ways: list[str]) -> str:
+    return ways[0] if len(ways) == 1 else f"{', '.join(ways[:-1])} or {ways[-1]}"
 
 
 def _ways_out(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> list[str]:
+    def fits(**changes: int) -> bool:
+        asked = scenario.but(**changes)
+        try:
+            lower.check(spec, asked)
+        except ValueError:
+            return False
+        return use(spec, asked, hardware).fits
+
     ways = []
-    heads = spec.layers[0].mixer.heads_q
-    tp = scenario.tp * 2
-    while tp <= MOST_DEVICES and heads % tp == 0:
-        if use(spec, scenario.but(tp=tp), hardware).fits:
-            ways.append(f"--tp {tp}")
-            break
-        tp *= 2
+    for flag, devices in (("tp", scenario.tp), ("pp", scenario.pp)):
+        enough = next((n for n in (devices * 2**i for i in range(1, MOST_DOUBLINGS + 1)) if fits(**{flag: n})), None)
+        if enough is not None:
+            ways.append(f"--{flag} {enough}")
     smaller = next((d for d in ("fp8", "fp4") if DTYPE_BITS[d] < DTYPE_BITS[scenario.weights]
                     and use(spec, scenario.but(dtype=d, weight_dtype=None, kv_dtype=None), hardware).fits), None)
     if smaller:

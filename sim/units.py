@@ -88,7 +88,8 @@ def parse(text: object, dimension: str) -> int | float:
         return float(value)
     whole = round(value)
     if whole == 0 and value > 0:
-        raise ValueError(f"{text!r} is under one {want.inside.rstrip('s')}. {hint}")
+        one = re.sub(r"s\b", "", want.inside, count=1)
+        raise ValueError(f"{text!r} is under one {one}. {hint}")
     return whole
 
 
@@ -122,7 +123,8 @@ def show(value: float, unit: str, digits: int = 3) -> str:
     """`value` of an SI unit for people: show(0.0123, "s") is "12.3 ms"."""
     if value == 0:
         return f"0 {unit}"
-    factor, prefix = next((p for p in _PREFIXES if abs(value) >= p[0] * (1 - 0.5 * 10**-digits)), _PREFIXES[-1])
-    scaled = value / factor
+    rounded = float(f"{value:.{digits - 1}e}")
+    factor, prefix = next((p for p in _PREFIXES if abs(rounded) >= p[0]), _PREFIXES[-1])
+    scaled = rounded / factor
     whole_digits = len(str(int(abs(scaled))))
     return f"{scaled:.{max(0, digits - whole_digits)}f} {prefix}{unit}"

@@ -50,7 +50,7 @@ def examples(page: Path) -> Iterator[Example]:
 
 
 def run(example: Example, folder: Path) -> str:
-    """What the example prints, standard error included. Commands other than gemvane's, cat's and ls's are not run."""
+    """What the example prints, standard error included."""
     environment = {**os.environ, "COLUMNS": COLUMNS, "NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}
     if example.language == "python":
         command = [sys.executable, "-c", example.source]
@@ -61,7 +61,8 @@ def run(example: Example, folder: Path) -> str:
 
 
 def runnable(example: Example) -> bool:
-    return example.language == "python" or example.source.split()[0] in ("gemvane", "cat", "ls")
+    """Python, and commands that only gemvane or simple reading and writing of files needs."""
+    return example.language == "python" or example.source.split()[0] in ("gemvane", "cat", "ls", "sed")
 
 
 def agrees(shown: str, printed: str) -> bool:
@@ -71,10 +72,13 @@ def agrees(shown: str, printed: str) -> bool:
 
 
 def rewritten(page: Path, folder: Path) -> str:
-    """The page with the real output in its console blocks (blocks with a "..." are left alone)."""
+    """The page with the real output behind its examples (console blocks with a "..." are left alone)."""
 
     def block(match: re.Match[str]) -> str:
-        if match[1] != "console" or re.search(r"^\.\.\.$", match[2], re.MULTILINE):
+        if match[1] == "python":
+            printed = run(Example(page, 0, "python", match[2], ""), folder)
+            return f"```python\n{match[2]}```\n" + (f"\n```text\n{printed}```\n" if printed else "")
+        if re.search(r"^\.\.\.$", match[2], re.MULTILINE):
             return match[0]
         out = []
         for part in re.split(r"^(?=\$ )", match[2], flags=re.MULTILINE):

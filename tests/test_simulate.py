@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +59,9 @@ def test_two_runs_are_byte_identical() -> None:
 
 def test_the_json_has_every_promised_key() -> None:
     result = gv.run("llama3.2-1b", "neupims", **SMALL).to_dict()
-    promised = ("schema", "model", "hardware", "scenario", "ttft_s", "tpot_s", "latency_s", "throughput_tok_s", "energy_j", "energy_per_token_j",
-                "energy_by_component_j", "average_power_w", "memory", "utilisation", "ops", "confidence", "warnings")
-    assert set(promised) <= set(result)
+    promised = ("schema model hardware scenario ttft_s tpot_s latency_s throughput_tok_s energy_j energy_per_token_j "
+                "energy_by_component_j average_power_w memory utilisation ops confidence warnings")
+    assert set(promised.split(" ")) <= set(result)
     assert result["schema"] == "gemvane.result/1"
     assert set(result["memory"]) >= {"weights_bytes", "kv_cache_bytes", "capacity_bytes"}
     assert set(result["ops"][0]) == {"name", "kind", "phase", "unit", "count", "time_s", "energy_j", "bound"}
@@ -79,13 +80,14 @@ def test_interleaving_lets_npu_and_pim_work_at_once() -> None:
 
 
 def test_sub_batches_read_the_weights_once_each() -> None:
-    one, two = (gv.run("gpt3-7b", gv.hardware("neupims").replace({"schedule.sub_batches": n}), batch=32, prompt=256, output=2) for n in (1, 2))
+    base = gv.hardware("neupims")
+    one, two = (gv.run("gpt3-7b", base.replace({"schedule.sub_batches": n}), batch=32, prompt=256, output=2) for n in (1, 2))
     assert two.run.decode is not None
     assert two.run.decode.sub_batches == 2
-    weights = one.run.spec.layers[0].ffn.width * one.run.spec.hidden * 2 * 32  # one FFN matrix of all layers
-    gain = sum(r["count"] for r in two.ops_table() if r["phase"] == "decode") - sum(r["count"] for r in one.ops_table() if r["phase"] == "decode")
-    assert gain > 0
-    assert two.energy_by_component_j["dram_io"] > one.energy_by_component_j["dram_io"] + weights * 8 * 0.3e-12
+    weights_bytes = 2 * sum(12 * one.run.spec.hidden**2 for _ in one.run.spec.layers)  # q, k, v, o and two FFN matrices of 4 x
+    extra_j = two.energy_by_component_j["dram_io"] - one.energy_by_component_j["dram_io"]
+    head_bytes = 2 * one.run.spec.vocab * one.run.spec.hidden
+    assert extra_j == pytest.approx((weights_bytes + head_bytes) * 8 * 0.3e-12, rel=0.01)
 
 
 def test_auto_takes_the_faster_of_one_and_two_sub_batches() -> None:
@@ -158,7 +160,7 @@ def test_a_longer_prompt_is_never_faster(batch: int, prompt: int) -> None:
 @pytest.mark.parametrize(
     ("model", "hardware", "scenario", "message"),
     [
-        ("llama3-70b", "h100-sxm", {"batch": 8}, r"llama3-70b needs 141 GB of weights \+ .* of KV cache, h100-sxm has 80.0 GB: use --tp 2, --dtype"),
+        ("llama3-70b", "h100-sxm", {"batch": 8}, r"llama3-70b needs 141 GB of weights \+ .* of KV cache, h100-sxm has 80.0 GB: use --tp 2"),
         ("falcon-7b", "h100-sxm", {"tp": 2}, r"--tp 2: falcon-7b has 71 attention heads, which 2 devices cannot share evenly"),
         ("bert-base", "h100-sxm", {"phase": "decode"}, "bert-base is an encoder and has no decode phase. Use --phase prefill."),
         ("llama3-8b", "tpu-v1", {"dtype": "fp32"}, "tpu-v1"),
@@ -188,5 +190,5 @@ def test_the_results_folder_holds_json_csv_and_a_trace(tmp_path: Path) -> None:
     assert {e["args"]["name"] for e in events if e["ph"] == "M"} == {"npu", "vector", "pim"}
     for tid in {e["tid"] for e in events}:
         spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["ph"] == "X" and e["tid"] == tid)
-        assert all(later[0] >= earlier[1] - 1e-6 for earlier, later in zip(spans, spans[1:], strict=False))
+        assert all(later[0] >= earlier[1] - 1e-6 for earlier, later in pairwise(spans))
     assert sorted(p.name for p in (tmp_path / "new" / "run").iterdir()) == ["ops.csv", "result.json", "trace.json.gz"]

@@ -34,7 +34,8 @@ def power_window_s(table: pd.DataFrame) -> NDArray[np.float64]:
     """Time over which the power of each row was averaged: replays x copies x latency (the collector's own rule)."""
     iteration = table["latency_us"].to_numpy(np.float64) * table["weight_copies"].fillna(1).to_numpy(np.float64) * 1e-6
     wanted = np.where(iteration < 1e-4, 0.3, 1.0)
-    return np.minimum(3000, np.maximum(6, np.floor(wanted / iteration) + 1)) * iteration
+    window: NDArray[np.float64] = np.minimum(3000, np.maximum(6, np.floor(wanted / iteration) + 1)) * iteration
+    return window
 
 
 def usable(table: pd.DataFrame) -> pd.DataFrame:

@@ -26,9 +26,9 @@ hw_app = _app("The bundled hardware, and hardware files of your own.")
 app.add_typer(models_app, name="models")
 app.add_typer(hw_app, name="hw")
 
-Model = Annotated[str, typer.Argument(help=MODEL, show_default=False)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)]
 Hw = Annotated[str, typer.Argument(metavar="HW", help=f"{HW[0].upper()}{HW[1:]}.", show_default=False)]
-Batch = Annotated[int | None, typer.Option(metavar="N", help="Requests that run together. [default: 1, or as many as --prompt has lengths]")]
+Batch = Annotated[int | None, typer.Option(metavar="N", help="Requests that run together. [default: as many as --prompt has lengths]")]
 Prompt = Annotated[str, typer.Option(metavar="TOKENS", help="Prompt length; or one a request, as in 100,2000,512.")]
 Output = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens generated for each request, the first one included.")]
 Dtype = Annotated[str, typer.Option(metavar="TYPE", help="Number type: fp32, bf16, fp16, fp8, int8, fp4 ...")]
@@ -66,7 +66,8 @@ def run(
     json: Json = False, out: Out = None,
 ) -> None:
     """One model on one machine: time, energy, what bounds it."""
-    from gemvane.commands import run as command, scenario
+    from gemvane.commands import run as command
+    from gemvane.commands import scenario
 
     asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
                              tp=tp, pp=pp, routing=routing, full_square=full_square, all_logits=all_logits)
@@ -84,7 +85,8 @@ def compare(
     full_square: FullSquare = False, all_logits: AllLogits = False, json: Json = False, out: Out = None,
 ) -> None:
     """One model on several machines: which one wins, and where."""
-    from gemvane.commands import compare as command, scenario
+    from gemvane.commands import compare as command
+    from gemvane.commands import scenario
 
     asked = scenario.options(None, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
                              tp=tp, pp=pp, routing=routing, full_square=full_square, all_logits=all_logits)
@@ -102,7 +104,8 @@ def trace(
     json: Json = False,
 ) -> None:
     """The operators of a model: what they compute and move."""
-    from gemvane.commands import scenario, trace as command
+    from gemvane.commands import scenario
+    from gemvane.commands import trace as command
 
     asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
                              tp=tp, pp=pp, routing=routing, full_square=full_square, all_logits=all_logits)
@@ -177,7 +180,7 @@ def hw_diff(first: Annotated[str, typer.Argument(metavar="A", show_default=False
 
 
 @hw_app.command("new")
-def hw_new(name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it: small letters, digits and dashes.", show_default=False)],
+def hw_new(name: Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits and dashes.", show_default=False)],
            base: Annotated[str, typer.Option("--from", metavar="HW", help=f"What it starts from: {HW}.", show_default=False)],
            file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Where to write it. [default: NAME.yaml]",
                                                      show_default=False)] = None) -> None:

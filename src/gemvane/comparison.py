@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from gemvane.sim import memory
@@ -37,7 +38,7 @@ def cells(spec: ModelSpec, hardware: Sequence[Hardware], batch: Sequence[int], *
     names = [device.name for device in hardware]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"hardware {name!r} stands here {names.count(name)} times. Expected different ones, each with a name of its own.")
+            raise ValueError(f"hardware {name!r} is named {names.count(name)} times. Expected different ones, each with its own name.")
     asked = [Scenario(batch=size, **scenario) for size in batch]
     for one in asked:
         lower.check(spec, one)
@@ -54,9 +55,11 @@ def _short(spec: ModelSpec, scenario: Scenario, device: Hardware, reason: str) -
     used = memory.use(spec, scenario, device)
     if used.fits:
         return reason
+    if used.weights_bytes > used.weights_room_bytes:
+        return f"weights need {show(used.weights_bytes, 'B')}, has {show(used.weights_room_bytes, 'B')}"
     need = used.weights_bytes + used.kv_cache_bytes
     if need <= used.capacity_bytes:
-        return f"KV cache needs {show(used.kv_cache_bytes, 'B')}, has {show(used.kv_capacity_bytes, 'B')}"
+        return f"KV cache needs {show(used.kv_cache_bytes, 'B')}, has {show(used.kv_room_bytes, 'B')}"
     return f"needs {show(need, 'B')}, has {show(used.capacity_bytes, 'B')}"
 
 
@@ -85,4 +88,4 @@ def winners(cells: Sequence[Cell], by: Callable[[Result], float] = score) -> dic
 def crossovers(cells: Sequence[Cell], by: Callable[[Result], float] = score) -> list[tuple[int, str, str]]:
     """(batch, winner before, winner from here on) wherever the winner changes."""
     ordered = sorted(winners(cells, by).items())
-    return [(batch, before, now) for (_, before), (batch, now) in zip(ordered, ordered[1:], strict=False) if before != now]
+    return [(batch, before, now) for (_, before), (batch, now) in pairwise(ordered) if before != now]

@@ -66,9 +66,8 @@ def number(value: float) -> str:
     """Three digits, grouped: 1,750 or 0.0553."""
     if value == 0:
         return "0"
-    digits = int(np.floor(np.log10(abs(value)))) if value else 0
-    rounded = round(value, 2 - digits)
-    return f"{rounded:,.{max(0, 2 - digits)}f}"
+    rounded = float(f"{value:.2e}")
+    return f"{rounded:,.{max(0, 2 - int(np.floor(np.log10(abs(rounded)))))}f}"
 
 
 def plural(count: int, thing: str) -> str:
@@ -82,7 +81,8 @@ def parameters(count: int) -> str:
 
 def model_line(spec: ModelSpec, dtype: str) -> str:
     active = f" ({parameters(spec.active_parameters)} active)" if spec.active_parameters != spec.parameters else ""
-    return f"{spec.name}: {parameters(spec.parameters)} parameters{active}, {plural(len(spec.layers), 'layer')}, {spec.attention_label}, {dtype}"
+    size = f"{parameters(spec.parameters)} parameters{active}, {plural(len(spec.layers), 'layer')}"
+    return f"{spec.name}: {size}, {spec.attention_label}, {dtype}"
 
 
 def trust(hardware: Hardware) -> str:
@@ -95,7 +95,7 @@ def trust(hardware: Hardware) -> str:
 def dtypes(scenario: Any) -> str:
     others = [f"{what} {dtype}" for what, dtype in (("weights", scenario.weight_dtype), ("KV cache", scenario.kv_dtype))
               if dtype and dtype != scenario.dtype]
-    return scenario.dtype + (f" ({', '.join(others)})" if others else "")
+    return str(scenario.dtype) + (f" ({', '.join(others)})" if others else "")
 
 
 def scenario_line(scenario: Any, spec: ModelSpec, batch: str | None = None) -> str:
@@ -130,8 +130,9 @@ def run_screen(result: Result, where: str) -> list[Any]:
     phases = table("", "latency", "whole phase", "energy", "bound by", "units busy", right=("latency", "whole phase", "energy"))
     for name in run.phases:
         phases.add_row(*map(glued, _phase_row(result, name)))
-    rows = [("throughput", _throughput(result)), ("energy", _energy(result)), ("memory", _memory(result)), ("uncertainty", _uncertainty(result))]
-    return [inputs, "", phases, "", facts(rows), *warning_lines(result.warnings)]
+    totals = facts([("throughput", _throughput(result)), ("energy", _energy(result)), ("memory", _memory(result)),
+                    ("uncertainty", _uncertainty(result))])
+    return [inputs, "", phases, "", totals, *warning_lines(result.warnings)]
 
 
 def warning_lines(warnings: Iterable[str]) -> list[Text]:
@@ -148,7 +149,8 @@ def _phase_row(result: Result, name: str) -> list[str]:
         label = "decode  (TPOT)"
         each = f"{show(result.tpot_s or 0.0, 's')}/token"
         whole = f"{show(phase.latency_ps / 1e12, 's')} in {plural(phase.steps, 'step')}"
-    return [label, each, whole, show(result.energy_of(name), "J"), bound(result.bounds(name)), busy(phase, list(result.run.hardware.spec.units))]
+    units = list(result.run.hardware.spec.units)
+    return [label, each, whole, show(result.energy_of(name), "J"), bound(result.bounds(name)), busy(phase, units)]
 
 
 def bound(shares: dict[str, float], most: int = 2) -> str:
@@ -202,15 +204,17 @@ def _memory(result: Result) -> str:
     used = memory.weights_bytes + memory.kv_cache_bytes
     share = "" if result.devices == 1 else " on each device"
     cache = f" + KV cache {show(memory.kv_cache_bytes, 'B')}" if memory.kv_cache_bytes else ""
-    return f"weights {show(memory.weights_bytes, 'B')}{cache} of {show(memory.capacity_bytes, 'B')}{share} ({percent(used / memory.capacity_bytes)})"
+    part = percent(used / memory.capacity_bytes)
+    return f"weights {show(memory.weights_bytes, 'B')}{cache} of {show(memory.capacity_bytes, 'B')}{share} ({part})"
 
 
-def band(confidence: Any) -> str:
-    """"-21 % .. +63 %": from the simulated time to the real one."""
-    low, high = confidence.band
+def band(bounds: tuple[float, float]) -> str:
+    """"-21 % .. +63 %": from the simulated figure to the real one."""
+    low, high = bounds
     return f"{100 * (low - 1):+.0f} % .. {100 * (high - 1):+.0f} %".replace(" ", GLUE)
 
 
 def _uncertainty(result: Result) -> str:
     sure = result.confidence
-    return f"{sure.label}: the real time should be within {band(sure)} of this, in 80 % of cases ({sure.source})"
+    return (f"{sure.label}: real time {band(sure.band)}, real energy {band(sure.energy_band)} of these figures, "
+            f"in 80 % of cases ({sure.source})")

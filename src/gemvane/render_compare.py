@@ -87,9 +87,10 @@ def _certainty(cells: Sequence[Cell]) -> list[str]:
     seen: dict[str, str] = {}
     for cell in cells:
         if cell.result is not None:
-            seen.setdefault(cell.hardware, f"{cell.hardware} {band(cell.result.confidence)}")
+            sure = cell.result.confidence
+            seen.setdefault(cell.hardware, f"  {cell.hardware}: time {band(sure.band)}, energy {band(sure.energy_band)}")
     labels = sorted({cell.result.confidence.label for cell in cells if cell.result is not None})
-    return [glued(f"uncertainty ({', '.join(labels)}; 80 % of real times lie within): {'; '.join(seen.values())}")]
+    return [f"uncertainty ({', '.join(labels)}): 80 % of real figures lie within", *seen.values()]
 
 
 def _warnings(cells: Sequence[Cell]) -> list[Any]:

@@ -109,8 +109,9 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 def as_csv(cells: list[Cell]) -> str:
     """One line a cell; bytes, seconds and joules."""
-    columns = ("hardware", "batch", "ttft_s", "tpot_s", "latency_s", "throughput_tok_s", "energy_j", "energy_per_token_j", "average_power_w",
-               "weights_bytes", "kv_cache_bytes", "capacity_bytes", "prefill_bound", "decode_bound", "band_low", "band_high", "reason")
+    columns = ("hardware", "batch", "ttft_s", "tpot_s", "latency_s", "throughput_tok_s", "energy_j", "energy_per_token_j",
+               "average_power_w", "weights_bytes", "kv_cache_bytes", "capacity_bytes",
+               "prefill_bound", "decode_bound", "band_low", "band_high", "reason")
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

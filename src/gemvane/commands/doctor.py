@@ -50,7 +50,10 @@ def _numba_cache() -> dict[str, Any]:
 
     from gemvane.sim.kernels import timeline
 
-    folder = Path(FunctionCache(timeline.schedule_kernel.py_func).cache_path)
+    try:
+        folder = Path(FunctionCache(timeline.schedule_kernel.py_func).cache_path)
+    except RuntimeError:
+        return {"folder": None, "kernels": 0}
     return {"folder": str(folder), "kernels": len(list(folder.glob("*.nbc"))) if folder.is_dir() else 0}
 
 
@@ -73,6 +76,8 @@ def _screen(report: dict[str, Any]) -> None:
         rows.append((f"[{extra}]", have if not lacking else f"{have + '; ' if have else ''}{', '.join(lacking)} not installed: "
                                                             f"pip install 'gemvane[{extra}]'"))
     cache = report["numba_cache"]
+    if cache["folder"] is None:
+        cache = {"folder": "nowhere to write: set NUMBA_CACHE_DIR", "kernels": 0}
     state = f"{cache['kernels']} compiled" if cache["kernels"] else "empty: the first run compiles, or `gemvane doctor --warm`"
     rows.append(("kernel cache", f"{cache['folder']} ({state})"))
     if "first_run_s" in report:

@@ -87,7 +87,8 @@ def show(name: str, json: bool) -> None:
 
     spec = device.spec
     units = ", ".join(name if name == unit.kind else f"{name} ({unit.kind})" for name, unit in spec.units.items())
-    mapping = "; ".join(f"{', '.join(w for w, u in spec.mapping.items() if u == unit)} on {unit}" for unit in dict.fromkeys(spec.mapping.values()))
+    mapping = "; ".join(f"{', '.join(work for work, on in spec.mapping.items() if on == unit)} on {unit}"
+                        for unit in dict.fromkeys(spec.mapping.values()))
     policy = f"sub-batches: {spec.schedule.sub_batches}"
     policy += "".join(f"; only one at a time of {' and '.join(group)}" for group in spec.schedule.exclusive)
     out = table("number", "value", "trust", "source", right=("value",))
@@ -97,7 +98,8 @@ def show(name: str, json: bool) -> None:
         if group and head != group:
             out.add_section()
         group = head
-        out.add_row(key, glued(number["value"]), TOLD.get(number["confidence"], number["confidence"] or "-"), glued(number["source"] or "-"))
+        trusted = TOLD.get(number["confidence"], number["confidence"] or "-")
+        out.add_row(key, glued(number["value"]), trusted, glued(number["source"] or "-"))
     output.show(facts([("hardware", f"{spec.name} ({spec.kind}): {spec.description}"), ("units", units), ("mapping", mapping),
                        ("schedule", policy), ("numbers", trust(device))]), "", out)
 

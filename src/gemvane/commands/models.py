@@ -50,7 +50,7 @@ def show(model: str, dtype: str, json: bool) -> None:
 
     sizes = ", ".join(f"{shown(row['weights_bytes_by_dtype'][name], 'B')} in {name}" for name in dict.fromkeys((*SHOWN_DTYPES, dtype)))
     active = "" if row["active_parameters"] == row["parameters"] else f"; {parameters(row['active_parameters'])} meet one token"
-    cache = f"{shown(row['kv_bytes_per_token'], 'B')} a token in {dtype}" if row["kv_bytes_per_token"] else "none: an encoder keeps no cache"
+    cache = "none: an encoder keeps no cache" if spec.encoder else f"{shown(row['kv_bytes_per_token'], 'B')} a token in {dtype}"
     output.show(facts([
         ("model", f"{spec.name} ({spec.family})"),
         ("parameters", f"{parameters(spec.parameters)} ({spec.parameters:,}){active}"),
@@ -77,7 +77,7 @@ def facts_of(spec: ModelSpec, dtype: str) -> dict[str, Any]:
 
 def _layer_lines(spec: ModelSpec) -> list[tuple[str, str]]:
     """The different layers, with how many there are of each."""
-    lines = []
+    lines: list[tuple[str, str]] = []
     for layer in dict.fromkeys(spec.layers):
         ffn = layer.ffn
         window = f", window {layer.mixer.window:,}" if layer.mixer.window else ""

@@ -96,7 +96,8 @@ def _screen(spec: ModelSpec, scenario: Scenario, made: Trace, by: list[dict[str,
         cells = [f"{line['rows']:,}", _tera(line["flops"]), show(line["vector_ops"], "").strip() if line["vector_ops"] else "-"]
         cells += [show(line[name], "B") if line[name] else "-" for name in used]
         last = line["kind"] == "total" or (i + 1 < len(lines) and lines[i + 1]["kind"] == "total")
-        out.add_row(line["phase"], line["kind"], *map(glued, cells), end_section=last, style="bold" if line["kind"] in ("total", "") else None)
+        style = "bold" if line["kind"] in ("total", "") else None
+        out.add_row(line["phase"], line["kind"], *map(glued, cells), end_section=last, style=style)
     inputs = facts([("model", model_line(spec, dtypes(scenario))), ("scenario", scenario_line(scenario, spec))])
     steps = {"prefill": "prefill", "decode": "one decode step", "both": f"prefill and {scenario.decode_steps} decode steps"}
     what = "prefill" if spec.encoder else steps[scenario.phase]
