@@ -144,9 +144,12 @@ def _resolved(where: str, base: Path | None, chain: tuple[str, ...]) -> Tree:
     if not isinstance(parent, str):
         raise ValueError(f"{tree.at(('extends',))}: extends: {parent!r} is not text. Expected a bundled name or a path.")
     try:
-        return merge(_resolved(parent, folder, (*chain, identity)), tree)
+        under = _resolved(parent, folder, (*chain, identity))
     except NotFoundError as error:
         raise ValueError(f"{tree.at(('extends',))}: extends: {error}") from None
+    if "name" not in tree.data:
+        raise ValueError(f"{tree.at(())}: name is missing. A file that extends another needs a name of its own.")
+    return merge(under, tree)
 
 
 def _checked(tree: Tree) -> Hardware:

@@ -16,8 +16,8 @@ from gemvane.workloads.scenario import Scenario
 from gemvane.workloads.trace import Trace
 
 GEMMS: dict[str, Any] = {"op": ["gemm", "gemm"], "dtype": ["bf16", "bf16"], "M": [1, 2], "N": [3, 4], "K": [5, 6]}
-ATTENTION: dict[str, Any] = {"op": ["attention_prefill"], "dtype": ["bf16"], "batch": [2], "heads_q": [8], "heads_kv": [2], "head_dim": [64],
-                             "q_len": [16], "kv_len": [16]}
+ATTENTION: dict[str, Any] = {"op": ["attention_prefill"], "dtype": ["bf16"], "batch": [2], "heads_q": [8], "heads_kv": [2],
+                             "head_dim": [64], "q_len": [16], "kv_len": [16]}
 
 
 def refusal(table: Any) -> str:
@@ -69,8 +69,8 @@ def test_visible_pairs_of_queries_at_the_end_of_the_keys_are_counted_one_by_one(
 
 
 def test_llama3_decode_at_2049_reads_two_times_eight_heads_of_128() -> None:
-    rows = rows_from_table({"op": ["attention_decode"], "dtype": ["bf16"], "batch": [1], "heads_q": [32], "heads_kv": [8], "head_dim": [128],
-                            "q_len": [1], "kv_len": [2049]})
+    rows = rows_from_table({"op": ["attention_decode"], "dtype": ["bf16"], "batch": [1], "heads_q": [32], "heads_kv": [8],
+                            "head_dim": [128], "q_len": [1], "kv_len": [2049]})
     assert rows.kv_read_bytes.tolist() == [2049 * 2 * 8 * 128 * 2]
     assert rows.macs.tolist() == [2049 * 32 * 2 * 128]
 
@@ -96,7 +96,7 @@ def test_a_row_operator_has_m_rows_of_n_and_one_column_where_n_is_empty() -> Non
 
 @pytest.mark.parametrize("op", KERNEL_KINDS)
 def test_every_op_of_the_table_has_a_kind(op: str) -> None:
-    sizes = {"M": [4], "N": [4], "K": [4], "heads_q": [4], "heads_kv": [4], "head_dim": [4], "q_len": [4], "kv_len": [4], "bytes": [4], "tp": [4]}
+    sizes = {key: [4] for key in ("M", "N", "K", "heads_q", "heads_kv", "head_dim", "q_len", "kv_len", "bytes", "tp")}
     assert KINDS[rows_from_table({"op": [op], "dtype": ["bf16"], **sizes}).kind[0]].name == KERNEL_KINDS[op]
 
 

@@ -60,8 +60,8 @@ def test_four_bit_operands_round_up_to_a_whole_byte(dtype: int) -> None:
 
 
 def test_attention_multiplies_visible_pairs_twice_and_reads_the_cache_once() -> None:
-    whole = row("attention_decode", batch=2, m=2, n=30, pairs=30, heads_q=8, heads_kv=2, head_dim=64, value_dim=64, kv_width=256, kv_dtype=FP8)
-    assert whole == {
+    heads = {"heads_q": 8, "heads_kv": 2, "head_dim": 64, "value_dim": 64, "kv_width": 256}
+    assert row("attention_decode", batch=2, m=2, n=30, pairs=30, kv_dtype=FP8, **heads) == {
         "macs": 30 * 8 * (64 + 64),
         "vector_ops": 30 * 8 * 8,  # softmax: 4 and an exponential of 4 a score
         "input_bytes": 2 * 8 * 64 * 2,
@@ -132,7 +132,8 @@ def test_twice_the_rows_never_compute_or_move_less(kind: str, tokens: int, n: in
     m = tokens * k  # whole groups of k rows, which `combine` sums
     code = DTYPES.index(dtype)
     types = {"weight_dtype": code, "act_dtype": code, "kv_dtype": code}
-    common = {"kind": kind, "n": n, "k": k, "heads_q": 2, "heads_kv": 1, "head_dim": 4, "value_dim": 4, "kv_width": 8, **types}
+    heads = {"heads_q": 2, "heads_kv": 1, "head_dim": 4, "value_dim": 4, "kv_width": 8}
+    common: dict[str, int | str] = {"kind": kind, "n": n, "k": k, **heads, **types}
     both = rows({**common, "m": m, "pairs": m * n}, {**common, "m": 2 * m, "pairs": 2 * m * n})
     for column in DERIVED:
         once, twice = getattr(both, column)

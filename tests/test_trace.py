@@ -59,7 +59,9 @@ def test_the_frame_has_words_for_codes_and_two_flops_a_mac() -> None:
     assert (frame["flops"] == 2 * GPT2.rows.macs).all()
     assert int(frame["flops"].sum()) == GPT2.flops
     assert set(frame["phase"]) == {"prefill", "decode"}
-    assert (set(frame["weight_dtype"]), set(frame["act_dtype"]), set(frame["kv_dtype"])) == ({"int4"}, {"bf16"}, {"fp8"})
+    assert (set(frame["weight_dtype"]), set(frame["act_dtype"])) == ({"int4"}, {"bf16"})
+    assert set(frame["kv_dtype"][frame["kind"].isin(["kv_append", "attention_decode"])]) == {"fp8"}
+    assert set(frame["kv_dtype"][frame["kind"] == "attention_prefill"]) == {"bf16"}  # it reads what it has just computed
     assert frame["preds"].iloc[:2].tolist() == ["", "0"]
 
 

@@ -77,6 +77,8 @@ def _attention_columns(shape: dict[str, Int64s], number: dict[str, Int64s], atte
               "value_dim": number["head_dim"], "kv_width": 2 * number["heads_kv"] * number["head_dim"], "window": window}
     for column, value in values.items():
         shape[column] = np.where(attention, value, shape[column])
+    # A prefill without a cached prefix reads the keys and values that it has just computed.
+    shape["kv_dtype"] = np.where(attention & ~decode & (kv == q), shape["act_dtype"], shape["kv_dtype"])
 
 
 def _codes(column: str, values: NDArray[Any], known: dict[str, int]) -> Int64s:

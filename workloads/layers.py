@@ -94,9 +94,11 @@ class Emit:
             seen, q_len = part.lengths, int(part.lengths.max())
             pairs = visible_pairs(part.lengths, mixer.window, mixer.causal, part.scenario.full_square)
         kind = "attention_decode" if part.decoding else "attention_prefill"
+        # A prefill reads the keys and values that it has just computed, not what the cache makes of them.
+        kv_dtype = self.common["kv_dtype" if part.decoding else "act_dtype"]
         return self.block.add("attention", kind, x, batch=part.sequences, m=part.tokens, n=int(seen.sum()), pairs=pairs, q_len=q_len,
                               kv_len=int(seen.max()), heads_q=heads_q, heads_kv=heads_kv, head_dim=head_dim, value_dim=value_dim,
-                              kv_width=kv_width, window=mixer.window or 0, **self.common)
+                              kv_width=kv_width, window=mixer.window or 0, **{**self.common, "kv_dtype": kv_dtype})
 
 
 def layer_block(part: Part, layer: Layer, names: dict[str, int]) -> Block:
@@ -104,6 +106,8 @@ def layer_block(part: Part, layer: Layer, names: dict[str, int]) -> Block:
     emit, spec, x = Emit(part, names), part.spec, Block.INPUT
     normed = emit.vector("norm", spec.norm, x, n=spec.hidden)
     mixed = _mixer(emit, layer.mixer, normed)
+    if not layer.parallel:
+        mixed = _allreduce(emit, "allreduce_attention", mixed)
     if layer.norms == 4:
         mixed = emit.vector("norm", spec.norm, mixed, n=spec.hidden)
     if layer.parallel:
@@ -113,10 +117,11 @@ def layer_block(part: Part, layer: Layer, names: dict[str, int]) -> Block:
         if not part.decoding:
             # A prefill saturates the device with one stream of operators; in a decode the FFN may run beside the attention.
             emit.block.preds[first] += (mixed,)
-        emit.vector("residual", "add", emit.vector("residual", "add", mixed, x, n=spec.hidden), fed, n=spec.hidden)
+        both = _allreduce(emit, "allreduce_layer", emit.vector("residual", "add", mixed, fed, n=spec.hidden))
+        emit.vector("residual", "add", both, x, n=spec.hidden)
         return emit.block
     middle = emit.vector("residual", "add", mixed, x, n=spec.hidden)
-    fed = _ffn(emit, layer.ffn, emit.vector("norm", spec.norm, middle, n=spec.hidden))
+    fed = _allreduce(emit, "allreduce_ffn", _ffn(emit, layer.ffn, emit.vector("norm", spec.norm, middle, n=spec.hidden)))
     if layer.norms == 4:
         fed = emit.vector("norm", spec.norm, fed, n=spec.hidden)
     emit.vector("residual", "add", fed, middle, n=spec.hidden)
@@ -124,10 +129,13 @@ def layer_block(part: Part, layer: Layer, names: dict[str, int]) -> Block:
 
 
 def _mixer(emit: Emit, mixer: Attention | MLA, x: int) -> int:
+    return _latent_attention(emit, mixer, x) if isinstance(mixer, MLA) else _attention(emit, mixer, x)
+
+
+def _allreduce(emit: Emit, name: str, x: int) -> int:
+    """Sum of the partial results of a tensor-parallel group; nothing where the group is one device."""
     tp = emit.part.scenario.tp
-    hidden = emit.part.spec.hidden
-    out = _latent_attention(emit, mixer, x) if isinstance(mixer, MLA) else _attention(emit, mixer, x)
-    return emit.collective("allreduce_attention", "allreduce", out, hidden, tp) if tp > 1 else out
+    return emit.collective(name, "allreduce", x, emit.part.spec.hidden, tp) if tp > 1 else x
 
 
 def _attention(emit: Emit, mixer: Attention, x: int) -> int:
@@ -169,9 +177,7 @@ def _latent_attention(emit: Emit, mixer: MLA, x: int) -> int:
 
 
 def _ffn(emit: Emit, ffn: Dense | MoE, x: int) -> int:
-    tp, hidden = emit.part.scenario.tp, emit.part.spec.hidden
-    out = _dense(emit, ffn, x, "") if isinstance(ffn, Dense) else _moe(emit, ffn, x)
-    return emit.collective("allreduce_ffn", "allreduce", out, hidden, tp) if tp > 1 else out
+    return _dense(emit, ffn, x, "") if isinstance(ffn, Dense) else _moe(emit, ffn, x)
 
 
 def _activate(emit: Emit, x: int, ffn: Dense | MoE, name: str, width: int, m: int) -> int:

@@ -34,11 +34,20 @@ def check(spec: ModelSpec, scenario: Scenario) -> list[str]:
                 raise ValueError(f"--tp {tp}: {spec.name} has a feed-forward width of {width}, which {tp} devices cannot share evenly.")
         if layer.ffn.activation not in ACTIVATIONS:
             raise ValueError(f"{spec.name}: activation {layer.ffn.activation!r} is unknown. Expected one of {', '.join(ACTIVATIONS)}.")
+    _check_countable(spec, prompt_lengths(spec, scenario))
     longest = int(scenario.lengths.max())
     reach = longest if spec.encoder or scenario.phase == "prefill" else longest + scenario.decode_steps
     if spec.positions is not None and spec.patches is None and reach > spec.positions:
         return [f"{spec.name} was made for {spec.positions} positions; this run reaches {reach}."]
     return []
+
+
+def _check_countable(spec: ModelSpec, lengths: Int64s) -> None:
+    """ValueError where the operations of one layer would overflow 64 bits."""
+    width = spec.hidden + max(layer.ffn.width for layer in spec.layers) + spec.vocab
+    tokens = lengths.astype(np.float64)
+    if 4 * width * float((tokens**2).sum() + width * tokens.sum()) > 2.0**62:
+        raise ValueError(f"a prompt of {int(lengths.max())} tokens (batch {lengths.size}) is longer than 64-bit counts reach.")
 
 
 def prompt_lengths(spec: ModelSpec, scenario: Scenario) -> Int64s:
