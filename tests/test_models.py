@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def windows(model: ModelSpec) -> list[int | None]:
 
 
 def bundled(name: str) -> dict[str, object]:
-    config = json.loads((Path(__file__).parents[1] / "workloads" / "models" / f"{name}.json").read_text())
+    config = json.loads((resources.files("gemvane.workloads") / "models" / f"{name}.json").read_text(encoding="utf-8"))
     assert isinstance(config, dict)
     return config
 
