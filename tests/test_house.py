@@ -40,6 +40,8 @@ DIVIDED = ("gemvane.sim", "gemvane.workloads")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
 MAX_KERNEL_LINES = 80
+# numba does not see a change in a file that a cached kernel imports, so a kernel and its helpers share one file.
+MAX_KERNEL_FILE_LINES = 500
 
 
 def modules() -> dict[str, Path]:
@@ -154,8 +156,9 @@ def test_files_and_functions_are_short() -> None:
     for path in sources():
         text = path.read_text(encoding="utf-8")
         where = path.relative_to(ROOT)
-        if (lines := len(text.splitlines())) > MAX_FILE_LINES:
-            long.append(f"{where} has {lines} lines, want at most {MAX_FILE_LINES}")
+        room = MAX_KERNEL_FILE_LINES if path.parent.name == "kernels" else MAX_FILE_LINES
+        if (lines := len(text.splitlines())) > room:
+            long.append(f"{where} has {lines} lines, want at most {room}")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1

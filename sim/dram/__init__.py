@@ -1,1 +1,7 @@
-"""DRAM, command by command: parts as tables of constraints, and the engine that runs on them."""
+"""DRAM, command by command: memory parts as constraint tables, the controller, and PIM commands in the same table."""
+
+from __future__ import annotations
+
+from .replay import Replay, replay
+
+__all__ = ["Replay", "replay"]

@@ -143,16 +143,27 @@ def load(part: str | Path | Part) -> Part:
     return loaded
 
 
-def resolve(part: Part) -> ResolvedPart:
-    """The part in ticks. ValueError for a constraint that names what is not there or comes out below zero."""
-    spec, ids = part.spec, {name: i for i, name in enumerate(part.commands)}
-    lengths = [int(command.cycles * spec.clock.ticks) for command in spec.commands.values()]
-    scopes = [_level(part, command.scope, ("commands", name, "scope")) for name, command in spec.commands.items()]
+def rules(part: Part) -> list[Rule]:
+    """The resolved table, sorted. ValueError for a constraint that names what is not there or comes out below zero."""
+    ids = {name: i for i, name in enumerate(part.commands)}
+    lengths = _lengths(part)
     table: dict[tuple[int, int, int, int, int], int] = {}
     for rule in (*_bus_rules(part, lengths), *_timing_rules(part, ids, lengths)):
         table[rule[:-1]] = max(rule.ticks, table.get(rule[:-1], 0))
-    rules = sorted(Rule(*key, ticks) for key, ticks in table.items())
-    rows = np.array([level * len(ids) + prev for level, prev, *_ in rules], np.int64)
+    return sorted(Rule(*key, ticks) for key, ticks in table.items())
+
+
+def _lengths(part: Part) -> list[int]:
+    """Ticks that each command keeps its bus."""
+    return [int(command.cycles * part.spec.clock.ticks) for command in part.spec.commands.values()]
+
+
+def resolve(part: Part) -> ResolvedPart:
+    """The part in ticks. ValueError where `rules` raises it, and for an interval or latency below one clock."""
+    spec, ids = part.spec, {name: i for i, name in enumerate(part.commands)}
+    scopes = [_level(part, command.scope, ("commands", name, "scope")) for name, command in spec.commands.items()]
+    table = rules(part)
+    rows = np.array([level * len(ids) + prev for level, prev, *_ in table], np.int64)
 
     def ticks(expression: str, *path: str) -> int:
         return _value(part, expression, path, least=1) * spec.clock.ticks
@@ -161,13 +172,13 @@ def resolve(part: Part) -> ResolvedPart:
     return ResolvedPart(
         counts=np.array(_counts(spec.organisation.levels), np.int64),
         rule_ptr=np.searchsorted(rows, np.arange(5 * len(ids) + 1)).astype(np.int64),
-        rule_next=np.array([rule.next for rule in rules], np.int64),
-        rule_ticks=np.array([rule.ticks for rule in rules], np.int64),
-        rule_window=np.array([rule.window for rule in rules], np.int64),
-        rule_sibling=np.array([rule.sibling for rule in rules], np.int64),
+        rule_next=np.array([rule.next for rule in table], np.int64),
+        rule_ticks=np.array([rule.ticks for rule in table], np.int64),
+        rule_window=np.array([rule.window for rule in table], np.int64),
+        rule_sibling=np.array([rule.sibling for rule in table], np.int64),
         scope=np.array(scopes, np.int64),
         on_row_bus=np.array([command.bus == "row" for command in spec.commands.values()], np.int64),
-        length=np.array(lengths, np.int64),
+        length=np.array(_lengths(part), np.int64),
         act=ids.get("ACT", ids.get("ACT1", -1)), act2=ids.get("ACT2", -1), pre=ids["PREpb"], preab=ids["PREab"],
         rd=ids["RD"], wr=ids["WR"], rda=ids.get("RDA", -1), wra=ids.get("WRA", -1),
         refab=ids[spec.refresh.command], refpb=ids.get("REFpb", -1), cas_rd=ids.get("CAS_RD", -1), cas_wr=ids.get("CAS_WR", -1),
@@ -318,8 +329,8 @@ def _problem(tree: Tree, error: Any) -> tuple[bool, str, int, str]:
     """Sort key (a misspelt key comes before the missing one that it causes) and sentence of one pydantic error."""
     path = tuple(key for key in error["loc"] if key != "[key]")
     where, key, kind = tree.at(path), _dotted(path), error["type"]
-    known = known_keys(path)
     if kind == "extra_forbidden":
+        known = known_keys(path)
         near = nearest(path[-1], known)
         text = f"{where}: {key}: unknown field '{path[-1]}'{near}." + ("" if near else f" Known fields: {', '.join(known)}.")
     elif kind == "missing":

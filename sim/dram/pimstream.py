@@ -1,0 +1,170 @@
+"""From a GEMV to PIM commands: tiles, vector loads and NeuPIMs' key and value layouts, as blocks of a command stream of one channel."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels.pimissue import (
+    ALWAYS,
+    BASE,
+    IF_BANK_CLOSED,
+    IF_BANK_OTHER,
+    IF_CLOSED,
+    IF_OPEN,
+    IF_OTHER,
+    IF_SAME,
+    PER_OPEN,
+    RELEASE,
+    VECTOR_BANK,
+    VECTOR_ROW,
+)
+from .pimpart import Issued, PimPart, State, Stream, clocks, new_state, run
+
+Int64s = NDArray[np.int64]
+ELEMENT_BYTES = 2
+STEP_ELEMENTS = 16
+"""FP16 multipliers of a bank."""
+VECTOR_BANK_NUMBER = 0
+VECTOR_ROW_NUMBER = 0
+"""Where the layouts keep the vector that is loaded into the vector buffer."""
+
+
+class Block(NamedTuple):
+    """Commands between which no refresh comes, and what they must have before one."""
+
+    lines: Int64s
+    need: Int64s
+
+
+def _line(part: PimPart, command: str, bank: int = 0, row: int = -1, steps: int = 0, when: int = ALWAYS, run: int = 1) -> list[int]:
+    return [part.id(command), bank, row, steps, when, run]
+
+
+def _need(base: int, per_open: int = 0, closed: int = 0, other: int = 0, bank: int = -1, row: int = -1) -> Int64s:
+    need = np.zeros(7, np.int64)
+    need[[BASE, PER_OPEN, IF_BANK_CLOSED, IF_BANK_OTHER, VECTOR_BANK, VECTOR_ROW]] = base, per_open, closed, other, bank, row
+    return need
+
+
+def load_vector(part: PimPart, *, row: int = VECTOR_ROW_NUMBER, bank: int = VECTOR_BANK_NUMBER) -> Block:
+    """Open the row of the vector in the ordinary buffer, unless it is, and copy it into the vector buffer of the channel."""
+    lines = [
+        _line(part, "PREpb", bank, row, when=IF_OTHER),
+        _line(part, "ACT", bank, row, when=IF_CLOSED),
+        _line(part, "GWRITE", bank, row),
+    ]
+    opening = clocks(part, "nRP + nRCDRD")
+    return Block(np.array(lines, np.int64), _need(clocks(part, "nGWR"), 0, opening, opening + clocks(part, "nRTP"), bank, row))
+
+
+def tile(part: PimPart, *, row: int, dots: int, steps: int, announced: int | None = None) -> Block:
+    """One row of every bank against the vector buffer: `dots` results of `steps` steps each, read after each.
+
+    It first closes what the tile before left open. `announced` steps stand in its header, from which neupims-compat estimates
+    its length; by default all of them.
+    """
+    if dots < 1 or steps < 1:
+        raise ValueError(f"tile of {dots} dot products of {steps} steps: want at least one of each")
+    shut = "PIM_PRECHARGE" if part.buffers == "dual" else "PREpb"
+    lines = [_line(part, shut, bank, when=IF_OPEN, run=part.banks if bank == 0 else 1) for bank in range(part.banks)]
+    if part.buffers == "dual":  # no row in both buffers of a bank
+        lines += [_line(part, "PREpb", bank, row, when=IF_SAME, run=part.banks if bank == 0 else 1) for bank in range(part.banks)]
+    lines.append(_line(part, "P_HEADER", row=row))
+    groups = range(part.ranks * part.groups)
+    lines += [_line(part, "G_ACT", group * part.group_banks, row, run=len(groups) if group == 0 else 1) for group in groups]
+    fill = part.timings["nFILL"]
+    for _ in range(dots):
+        if part.buffers == "dual":
+            lines.append(_line(part, "COMPS_READRES", row=row, steps=max(steps, fill)))
+        else:
+            lines += [_line(part, "COMP", row=row, steps=max(0, fill - steps)) for _ in range(steps)]
+            lines.append(_line(part, "READRES", row=row))
+    return Block(np.array(lines, np.int64), _tile_need(part, dots, steps, announced))
+
+
+def _tile_need(part: PimPart, dots: int, steps: int, announced: int | None) -> Int64s:
+    """Cycles before the next refresh that a tile is started with.
+
+    Compat: the published simulator's estimate, five cycles for every open bank and no result reads but the gaps between them.
+    Otherwise to the cycle: from the first command until the rows may be closed again.
+    """
+    at_least = max(steps, part.timings["nFILL"])
+    if part.compat:
+        said = max(announced if announced is not None else dots * steps, part.timings["nFILL"])
+        activates = part.ranks * part.groups // 2 - 1
+        return _need(clocks(part, f"nFAW * {activates} + nRCDRD + nSTEP * {said} + nSTEP * {dots - 1}"), clocks(part, "nRTP"))
+    activation = clocks(part, f"1 + nFAW * {part.groups - 1} + {part.ranks - 1} + nRCDRD")
+    return _need(activation + clocks(part, f"nSTEP * {at_least + 1} * {dots} - nSTEP + nRTP"), 1)
+
+
+def stream(blocks: list[Block], *, release: int = 0) -> Stream:
+    """The blocks in order; none is issued before tick `release`."""
+    if not blocks:
+        return Stream(np.empty((0, 6), np.int64), np.zeros(1, np.int64), np.empty((0, 7), np.int64))
+    needs = np.stack([block.need for block in blocks])
+    needs[:, RELEASE] = release
+    ends = np.cumsum([0, *(len(block.lines) for block in blocks)])
+    return Stream(np.concatenate([block.lines for block in blocks]), ends.astype(np.int64), needs)
+
+
+class Attention(NamedTuple):
+    """Attention of one decode step of one request on one channel."""
+
+    tokens: int
+    heads: int
+    head_dim: int
+
+
+def score_blocks(part: PimPart, op: Attention, *, first_row: int = 1) -> list[Block]:
+    """Query times keys: 32 tokens a tile, one per bank; a row holds one token's key of as many heads as fit."""
+    row_elements = part.row_bytes // ELEMENT_BYTES
+    row_heads = min(op.heads, -(-row_elements // op.head_dim))
+    tiles = -(-op.tokens // part.banks)
+    chunks = -(-op.heads // row_heads)
+    blocks = []
+    for chunk in range(chunks):
+        here = min(row_heads, op.heads - chunk * row_heads)
+        steps = -(-op.head_dim // STEP_ELEMENTS)
+        said = 1 << (here * steps).bit_length() - 1
+        blocks.append(load_vector(part))
+        blocks += [tile(part, row=first_row + i * chunks + chunk, dots=here, steps=steps, announced=said) for i in range(tiles)]
+    return blocks
+
+
+def value_blocks(part: PimPart, op: Attention, *, first_row: int = 1) -> list[Block]:
+    """Scores times values, head by head: a row holds up to 512 tokens of one output dimension, 32 dimensions a tile."""
+    row_tokens = part.row_bytes // ELEMENT_BYTES
+    chunks = -(-op.tokens // row_tokens)
+    tiles = -(-op.head_dim // part.banks)
+    blocks = []
+    for head in range(op.heads):
+        for chunk in range(chunks):
+            steps = -(-min(row_tokens, op.tokens - chunk * row_tokens) // STEP_ELEMENTS)
+            said = 1 << (steps - 1).bit_length()
+            rows = (first_row + (head * tiles + i) * chunks + chunk for i in range(tiles))
+            blocks.append(load_vector(part))
+            blocks += [tile(part, row=row, dots=1, steps=steps, announced=said) for row in rows]
+    return blocks
+
+
+class Attended(NamedTuple):
+    """Attention of the requests of one channel."""
+
+    score: Issued
+    value: Issued
+    busy_cycles: int
+    """From `start` to the last command, less the pause for the softmax: how long PIM commands waited or ran."""
+
+
+def attend(part: PimPart, requests: list[Attention], *, start: int = 0, softmax_cycles: int = 0, state: State | None = None) -> Attended:
+    """Scores of all requests, a pause for the softmax of an outside unit, then values of all requests, as NeuPIMs orders them."""
+    state = new_state(part, start=start) if state is None else state
+    first_row = VECTOR_ROW_NUMBER + 1
+    keys = [block for op in requests for block in score_blocks(part, op, first_row=first_row)]
+    score = run(part, stream(keys, release=start), state, record=False)
+    values = [block for op in requests for block in value_blocks(part, op, first_row=first_row)]
+    value = run(part, stream(values, release=score.end + 1 + softmax_cycles), state, record=False)
+    return Attended(score, value, value.end + 1 - start - softmax_cycles if requests else 0)

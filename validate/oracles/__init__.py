@@ -1,0 +1,1 @@
+"""Reference results of other simulators, row by row against ours."""
