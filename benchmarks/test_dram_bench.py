@@ -1,4 +1,4 @@
-"""Requests a second of the DRAM controller, one HBM2 channel with refresh. The C++ controllers do 0.1 to 0.6 M, 0.02 to 0.03 M on conflicts."""
+"""Requests a second of the DRAM controller, one HBM2 channel with refresh (C++ controllers: 0.1 to 0.6 M, on conflicts 0.02 to 0.03 M)."""
 
 import numpy as np
 import pytest

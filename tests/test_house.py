@@ -41,7 +41,7 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
 MAX_KERNEL_LINES = 80
 # numba does not see a change in a file that a cached kernel imports, so a kernel and its helpers share one file.
-MAX_KERNEL_FILE_LINES = 500
+MAX_KERNEL_FILE_LINES = 550
 
 
 def modules() -> dict[str, Path]:

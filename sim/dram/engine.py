@@ -33,7 +33,7 @@ def table(part: ResolvedPart, *, refresh: bool, keep_hits: bool, every_tick: boo
     first = np.cumsum([0, *widths[1:]])
     banks, commands = int(np.prod(counts)), part.scope.size
     pointers = zip(part.rule_ptr[:-1].tolist(), part.rule_ptr[1:].tolist(), strict=True)
-    span = np.array([(a, b, (part.rule_window[a:b] > 1).any()) for a, b in pointers], np.int64)
+    span = np.array([(a, b, (part.rule_window[a:b] > 1).any(), part.rule_sibling[a:b].any()) for a, b in pointers], np.int64)
     rules = np.stack([part.rule_next, part.rule_ticks, part.rule_window, part.rule_sibling], axis=1)
     path = first[:5] + np.arange(banks)[:, None] // (banks // widths[1:])
     head = np.zeros(k.PART_CELLS, np.int64)
@@ -59,20 +59,26 @@ def table(part: ResolvedPart, *, refresh: bool, keep_hits: bool, every_tick: boo
 
 def idle_channel(p: Int64s) -> Int64s:
     """The kernel's `m` for a channel on which nothing has happened: rows closed, the first refresh one interval away."""
-    m = np.zeros(int(p[k.QUEUE_AT] + 4 * p[k.QUEUE_WIDTH]), np.int64)
+    m = np.zeros(int(p[k.QUEUE_AT] + k.QUEUES * p[k.QUEUE_WIDTH]), np.int64)
     m[k.NEXT_REFRESH], m[k.PAIR] = p[k.REFRESH_INTERVAL], -1
-    m[p[k.BANK_AT] + k.ROW : p[k.QUEUE_AT] : k.BANK] = k.CLOSED
+    bank, path = m[p[k.BANK_AT] : p[k.QUEUE_AT]].reshape(-1, k.BANK), _path(p)
+    bank[:, k.ROW] = k.CLOSED
+    bank[:, k.GATE] = p[k.GATE_AT] + (path[:, 2] - p[k.FIRST + 2]) * 4
+    bank[:, k.GROUP_READY], bank[:, k.OWN_READY] = p[k.READY_AT] + path[:, 3] * p[k.COMMANDS], p[k.READY_AT] + path[:, 4] * p[k.COMMANDS]
+    bank[:, k.NUMBER] = np.arange(p[k.BANKS])
     m[p[k.BOOK_AT] + k.CAUSE : p[k.GATE_AT] : k.BOOK] = -1
     return m
 
 
-def request_columns(p: Int64s, write: Int64s, bank: Int64s, row: Int64s, column: Int64s) -> Int64s:
+def _path(p: Int64s) -> Int64s:
+    """[bank, level] node of each level that a bank lies in."""
+    return p[p[k.PATH_AT] : p[k.PATH_AT] + k.LEVELS * p[k.BANKS]].reshape(-1, k.LEVELS)
+
+
+def request_columns(write: Int64s, bank: Int64s, row: Int64s) -> Int64s:
     """Requests as the kernel wants them; `bank` is the bank's number in the channel."""
-    path = p[p[k.PATH_AT] : p[k.PATH_AT] + k.LEVELS * p[k.BANKS]].reshape(-1, k.LEVELS)
     out = np.zeros((write.size, k.REQUEST_COLUMNS), np.int64)
-    out[:, k.WRITE], out[:, k.TARGET_BANK], out[:, k.WANTED_ROW], out[:, k.COLUMN] = write, bank, row, column
-    out[:, k.RANK] = path[bank, 2] - p[k.FIRST + 2]
-    out[:, k.GROUP_CELL], out[:, k.BANK_CELL] = path[bank, 3] * p[k.COMMANDS], path[bank, 4] * p[k.COMMANDS]
+    out[:, k.WRITE], out[:, k.TARGET_BANK], out[:, k.WANTED_ROW] = write, bank, row
     return out
 
 

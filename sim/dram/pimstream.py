@@ -32,6 +32,10 @@ VECTOR_ROW_NUMBER = 0
 """Where the layouts keep the vector that is loaded into the vector buffer."""
 
 
+SPARE = 2
+"""The rule of the published simulator, which the kernel has, leaves two cycles more than it says before a refresh."""
+
+
 class Block(NamedTuple):
     """Commands between which no refresh comes, and what they must have before one."""
 
@@ -97,7 +101,7 @@ def _tile_need(part: PimPart, dots: int, steps: int, announced: int | None) -> I
         activates = part.ranks * part.groups // 2 - 1
         return _need(clocks(part, f"nFAW * {activates} + nRCDRD + nSTEP * {said} + nSTEP * {dots - 1}"), clocks(part, "nRTP"))
     activation = clocks(part, f"1 + nFAW * {part.groups - 1} + {part.ranks - 1} + nRCDRD")
-    return _need(activation + clocks(part, f"nSTEP * {at_least + 1} * {dots} - nSTEP + nRTP"), 1)
+    return _need(activation + clocks(part, f"nSTEP * {at_least + 1} * {dots} - nSTEP + nRTP") - SPARE, 1)
 
 
 def stream(blocks: list[Block], *, release: int = 0) -> Stream:

@@ -50,6 +50,9 @@ class Replay:
     blocked_ticks: dict[str, int]
     log: Int64s
     """[row, (tick, command, bank, request)] of the first `log_commands` commands."""
+    row: Int64s
+    """[request] what it asked for, as `column`."""
+    column: Int64s
 
     @property
     def seconds(self) -> float:
@@ -66,7 +69,10 @@ class Replay:
         return self.part.spec.organisation.bandwidth
 
     def commands_frame(self) -> pd.DataFrame:
-        """The logged commands: tick, command, pc, ra, bg, ba, row, column, request; -1 where a command addresses no such level."""
+        """The logged commands: tick, command, pc, ra, bg, ba, ro, co, request; -1 where a command addresses no such level.
+
+        Row and column of a command are those of the request that it was issued for.
+        """
         import pandas as pd
 
         resolved = part.resolve(self.part)
@@ -77,18 +83,19 @@ class Replay:
                    "bg": bank // banks % groups, "ba": bank % banks}
         scope = resolved.scope[command]
         shown = {name: np.where(scope >= level, values, -1) for level, (name, values) in enumerate(address.items(), start=1)}
-        return pd.DataFrame({"tick": tick, "command": names[command], **shown, "request": request})
+        asked = {"ro": np.append(self.row, -1)[request], "co": np.append(self.column, -1)[request]}  # request -1: the controller's own
+        return pd.DataFrame({"tick": tick, "command": names[command], **shown, **asked, "request": request})
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of `gemvane dram replay --json`."""
-        quantiles = np.percentile(self.latency_ticks, [50, 90, 99]) if self.requests else np.zeros(3)
+        quantiles = (np.percentile(self.latency_ticks, [50, 90, 99]) if self.requests else np.zeros(3)).tolist()
         return {
             "schema": "gemvane.dram/1", "memory": self.part.name, "scheduler": self.scheduler, "refresh": self.refresh,
             "requests": self.requests, "last_command_tick": self.last_command_tick, "end_tick": self.end_tick,
             "tick_ps": float(self.part.tick_ps), "seconds": self.seconds, "bandwidth_bytes_per_s": self.bandwidth_bytes_per_s,
             "peak_bytes_per_s": self.peak_bytes_per_s, "commands": self.commands, "row_hits": self.row_hits, "row_misses": self.row_misses,
             "row_conflicts": self.row_conflicts,
-            "latency_ticks": {"mean": float(self.latency_ticks.mean()), **dict(zip(("p50", "p90", "p99"), quantiles.tolist(), strict=True))},
+            "latency_ticks": {"mean": float(self.latency_ticks.mean()), **dict(zip(("p50", "p90", "p99"), quantiles, strict=True))},
             "blocked_ticks": self.blocked_ticks,
         }
 
@@ -108,7 +115,7 @@ def replay(requests: pd.DataFrame | Mapping[str, Any], memory: str | Path | Part
     counts = [int(c) for c in resolved.counts]
     bank = ((columns["pc"] * counts[1] + columns["ra"]) * counts[2] + columns["bg"]) * counts[3] + columns["ba"]
     p = engine.table(resolved, refresh=refresh, keep_hits=scheduler == "frfcfs-rowhit")
-    rows = engine.request_columns(p, columns["rw"], bank, columns["ro"], columns["co"])
+    rows = engine.request_columns(columns["rw"], bank, columns["ro"])
     done = engine.run(p, rows, log_commands)
     commands = len(loaded.commands)
     hits, misses, conflicts = done.tally[commands : commands + 3].tolist()
@@ -116,6 +123,7 @@ def replay(requests: pd.DataFrame | Mapping[str, Any], memory: str | Path | Part
         loaded, scheduler, refresh, bank.size, int(done.state[k.LAST_RW]), int(done.state[k.END]),
         {name: int(n) for name, n in zip(loaded.commands, done.tally, strict=False) if n}, hits, misses, conflicts,
         rows[:, k.LATENCY].copy(), _blocked(loaded, done.tally[commands + 3 :]), done.log,
+        columns["ro"], columns["co"],
     )
 
 

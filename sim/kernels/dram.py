@@ -28,25 +28,27 @@ NOTHING, ACCESS, ROW_CHANGE, REFRESH, SECOND_ACT, WAKE_CLOCK = 0, 1, 2, 3, 4, 5
 COUNTS, FIRST, KINDS = 0, 4, 10
 (PREAB, REFAB, ACT2, CAS_RD, CAS_WR, READ_LATENCY, REFRESH_INTERVAL, PROTOCOL, AAD, WCK_READ, WCK_WRITE, COMMANDS, BANKS, KEEP_HITS,
  CAPACITY, RULES, EVERY_TICK) = range(14, 31)
-# Tables of p: span [level * commands + command] = (first rule, last rule, whether one looks back at several commands),
+# Tables of p: span [level * commands + command] = (first rule, last rule, whether one looks back, whether one is for siblings),
 # rule = (next command, ticks, commands to look back, holds for the other nodes of the level), scope [command], path [bank, level].
 SPAN_AT, RULE_AT, SCOPE_AT, PATH_AT, READY_AT, BOOK_AT, GATE_AT, BANK_AT, QUEUE_AT, QUEUE_WIDTH = range(31, 41)
 PART_CELLS = 41
-START, STOP, WINDOWED, SPAN = 0, 1, 2, 3
+START, STOP, WINDOWED, SIBLINGS, SPAN = 0, 1, 2, 3, 4
 NEXT, TICKS, WINDOW, SIBLING, RULE = 0, 1, 2, 3, 4
 # Tables of m: ready [node * commands + command]; book [the same] = (rule behind it, commands issued, ticks of the last ones);
-# gate [rank, kind]; bank = (open row, requests it is open for, request and deadline of a half-done activation, last scan by kind);
-# queue [READS, WRITES, ACTIVES, REFRESHES] of request numbers (of banks whose rank is due for a refresh).
+# gate [rank, kind]; bank = (open row, requests it is open for, request and deadline of a half-done activation, last scan by kind,
+# and what never changes: where the gate of its rank and the ready cells of its group and its own stand in m, its number);
+# queue [READS, WRITES, ACTIVES, REFRESHES] of request numbers (of banks whose rank is due for a refresh), and for reads and writes
+# two more columns beside the number: where the bank stands in m, and the row.
 CAUSE, ISSUED, PAST, BOOK = 0, 1, 2, 2 + HISTORY
-ROW, ACTIVE, OWNER, DEADLINE, LOOKED, BANK = 0, 1, 2, 3, 4, 8
-READS, WRITES, ACTIVES, REFRESHES = 0, 1, 2, 3
+ROW, ACTIVE, OWNER, DEADLINE, LOOKED, GATE, GROUP_READY, OWN_READY, NUMBER, BANK = 0, 1, 2, 3, 4, 8, 9, 10, 11, 12
+READS, WRITES, ACTIVES, REFRESHES, BANK_OF, ROW_OF, QUEUES = 0, 1, 2, 3, 4, 6, 8
 # m: lengths of the four queues, then the clock and what the last look found.
 (TICK, WRITE_MODE, HEAD, WAITING, NEXT_REFRESH, SERVED, LAST_RW, END, LOGGED, WCK, CAS, PAIR, PAIR_PC, PAIR_BANK, COLUMN_PICK, ROW_PICK,
  WAKE, WAKE_CAUSE, REFRESH_STEP, SCANS, TARGET, REQUEST) = range(4, 26)
 STATE_CELLS = 26
-# requests: what is asked, then what happened. GROUP_CELL and BANK_CELL are cells of `ready` at command 0.
-WRITE, RANK, GROUP_CELL, BANK_CELL, TARGET_BANK, WANTED_ROW, COLUMN, ARRIVAL, SEEN, LATENCY = range(10)
-REQUEST_COLUMNS = 10
+# requests: what is asked, then what happened.
+WRITE, TARGET_BANK, WANTED_ROW, ARRIVAL, SEEN, LATENCY = range(6)
+REQUEST_COLUMNS = 6
 
 leaf = register_jitable(error_model="numpy")
 """Helpers of the kernel; no divisor here is zero, so no check is compiled for it."""
@@ -145,21 +147,23 @@ def issue(p, m, command, bank):
         if level <= scope:
             node = node_of(p, bank, level)
             note(p, m, node, span, command, tick, False)
-            size = p[COUNTS + level - 1] if level > 0 else 1
-            family = p[FIRST + level] + (node - p[FIRST + level]) // size * size
-            for other in range(family, family + size):
-                if other != node:
-                    note(p, m, other, span, command, tick, True)
+            if p[span + SIBLINGS]:
+                size = p[COUNTS + level - 1]
+                family = p[FIRST + level] + (node - p[FIRST + level]) // size * size
+                for other in range(family, family + size):
+                    if other != node:
+                        note(p, m, other, span, command, tick, True)
         else:
             first, width = below(p, bank, scope, level)
             for node in range(first, first + width):
                 note(p, m, node, span, command, tick, False)
-    for rank in range(p[COUNTS] * p[COUNTS + 1]):
-        pc = (p[FIRST + 1] + rank // p[COUNTS + 1]) * p[COMMANDS]
-        own = (p[FIRST + 2] + rank) * p[COMMANDS]
-        for kind in range(4):
-            at = p[READY_AT] + p[KINDS + kind]
-            m[p[GATE_AT] + rank * 4 + kind] = max(m[at], m[at + pc], m[at + own])
+    gate, own = p[GATE_AT], p[FIRST + 2] * p[COMMANDS]
+    for pc in range(p[FIRST + 1] * p[COMMANDS], p[FIRST + 2] * p[COMMANDS], p[COMMANDS]):
+        for _ in range(p[COUNTS + 1]):
+            for kind in range(4):
+                at = p[READY_AT] + p[KINDS + kind]
+                m[gate + kind] = max(m[at], m[at + pc], m[at + own])
+            gate, own = gate + 4, own + p[COMMANDS]
 
 
 @leaf
@@ -220,10 +224,12 @@ def wake(p, m, when, command, bank):
 @leaf
 def remove(p, m, which, entry):
     """Take an entry out of a queue, which keeps its order."""
-    at = p[QUEUE_AT] + which * p[QUEUE_WIDTH]
+    at, width = p[QUEUE_AT] + which * p[QUEUE_WIDTH], p[QUEUE_WIDTH]
     m[which] -= 1
     for i in range(at + entry, at + m[which]):
         m[i] = m[i + 1]
+        if which <= WRITES:
+            m[i + BANK_OF * width], m[i + ROW_OF * width] = m[i + 1 + BANK_OF * width], m[i + 1 + ROW_OF * width]
 
 
 @leaf
@@ -239,6 +245,9 @@ def inject(p, m, requests):
         which = requests[m[HEAD], WRITE]
         if m[which] >= p[CAPACITY]:
             return
+        at = p[QUEUE_AT] + which * p[QUEUE_WIDTH] + m[which]
+        m[at + BANK_OF * p[QUEUE_WIDTH]] = p[BANK_AT] + requests[m[HEAD], TARGET_BANK] * BANK
+        m[at + ROW_OF * p[QUEUE_WIDTH]] = requests[m[HEAD], WANTED_ROW]
         append(p, m, which, m[HEAD])
         requests[m[HEAD], ARRIVAL] = m[TICK]
         m[HEAD] += 1
@@ -269,29 +278,27 @@ def scan(p, m, requests, two_slots, columns):
     m[COLUMN_PICK], m[ROW_PICK] = -1, -1
     m[SCANS] += 1
     earliest, who, what, number, half = FAR, 0, 0, m[SCANS], p[PROTOCOL] == HBM_HALF
+    banks, rows = first + BANK_OF * p[QUEUE_WIDTH], first + ROW_OF * p[QUEUE_WIDTH]
     for i in range(m[which]):
-        request = m[first + i]
-        target = requests[request, TARGET_BANK]
-        bank = p[BANK_AT] + target * BANK
+        bank = m[banks + i]
         opened = m[bank + ROW]
-        kind = ACT if opened == CLOSED else (which if opened == requests[request, WANTED_ROW] else PRE)
+        kind = ACT if opened == CLOSED else (which if opened == m[rows + i] else PRE)
         if (kind <= WR and not columns) or m[bank + LOOKED + kind] == number or opened == ACTIVATING:
             continue
-        if kind == PRE and (m[bank + ACTIVE] > 0 or (p[KEEP_HITS] and hit_waits(m, requests, first, i, m[which], target, opened))):
+        if kind == PRE and (m[bank + ACTIVE] > 0 or (p[KEEP_HITS] and hit_waits(m, requests, first, i, m[which], banks, rows))):
             continue
         if kind == ACT and m[WAITING] > 0:
             continue
-        command = p[KINDS + kind]
-        when = m[p[GATE_AT] + requests[request, RANK] * 4 + kind]
+        when = m[m[bank + GATE] + kind]
         if when <= tick:
             m[bank + LOOKED + kind] = number
-            at = p[READY_AT] + command
-            when = max(tick, m[at + requests[request, GROUP_CELL]], m[at + requests[request, BANK_CELL]])
+            command = p[KINDS + kind]
+            when = max(tick, m[m[bank + GROUP_READY] + command], m[m[bank + OWN_READY] + command])
         if half:
-            when = edge(p, m, when, target, kind == PRE, False)
+            when = edge(p, m, when, m[bank + NUMBER], kind == PRE, False)
         if when > tick:
             if when < earliest:
-                earliest, who, what = when, target, command
+                earliest, who, what = when, m[bank + NUMBER], p[KINDS + kind]
         elif kind <= WR:
             m[COLUMN_PICK] = i
             return
@@ -304,15 +311,12 @@ def scan(p, m, requests, two_slots, columns):
 
 
 @leaf
-def hit_waits(m, requests, first, entry, count, target, opened):
+def hit_waits(m, requests, first, entry, count, banks, rows):
     """Whether a request that came no later than this one still hits the row that this one would close."""
-    arrival = requests[m[first + entry], ARRIVAL]
+    bank = m[banks + entry]
     for i in range(count):
-        other = m[first + i]
-        if requests[other, ARRIVAL] > arrival:
-            return False
-        if requests[other, TARGET_BANK] == target and requests[other, WANTED_ROW] == opened:
-            return True
+        if m[banks + i] == bank and m[rows + i] == m[bank + ROW]:
+            return requests[m[first + i], ARRIVAL] <= requests[m[first + entry], ARRIVAL]
     return False
 
 
@@ -332,10 +336,15 @@ def look_active(p, m, requests):
 
 
 @leaf
-def take(p, m, act, target, request):
+def take(m, act, target, request):
     """The act that was chosen, with its bank and request (-1: the controller's own) in m."""
     m[TARGET], m[REQUEST] = target, request
     return act
+
+
+@leaf
+def second_act(p, m, target):
+    return take(m, SECOND_ACT, target, m[p[BANK_AT] + target * BANK + OWNER])
 
 
 @leaf
@@ -347,7 +356,7 @@ def choose(p, m, requests, two_slots, slot, scanned, columns):
         if m[WAITING] > 0:
             target = half_open(p, m, True)
             if target >= 0:
-                return take(p, m, SECOND_ACT, target, m[p[BANK_AT] + target * BANK + OWNER])
+                return second_act(p, m, target)
     if slot == 0 and m[ACTIVES] > 0:
         request = look_active(p, m, requests)
         if request >= 0:
@@ -356,7 +365,7 @@ def choose(p, m, requests, two_slots, slot, scanned, columns):
     if m[REFRESHES] > 0:
         first = m[p[QUEUE_AT] + REFRESHES * p[QUEUE_WIDTH]]
         if row_slot and refresh_ready(p, m, first):
-            return take(p, m, REFRESH, first, -1)
+            return take(m, REFRESH, first, -1)
     else:
         if not scanned:
             scan(p, m, requests, two_slots, columns)
@@ -365,11 +374,8 @@ def choose(p, m, requests, two_slots, slot, scanned, columns):
             return access(p, m, requests, m[first + m[COLUMN_PICK]])
         if m[ROW_PICK] >= 0 and row_slot:
             request = m[first + m[ROW_PICK]]
-            return take(p, m, ROW_CHANGE, requests[request, TARGET_BANK], request)
-    if m[WAITING] > 0:
-        target = half_open(p, m, False)
-        return take(p, m, SECOND_ACT, target, m[p[BANK_AT] + target * BANK + OWNER])
-    return NOTHING
+            return take(m, ROW_CHANGE, requests[request, TARGET_BANK], request)
+    return second_act(p, m, half_open(p, m, False)) if m[WAITING] > 0 else NOTHING
 
 
 @leaf
@@ -396,13 +402,12 @@ def access(p, m, requests, request):
     """A request may access now; in LPDDR5 only with its data clock awake, and an activation that is nearly due goes first."""
     target = requests[request, TARGET_BANK]
     if p[PROTOCOL] != LPDDR5 or m[TICK] < m[WCK]:
-        return take(p, m, ACCESS, target, request)
+        return take(m, ACCESS, target, request)
     for other in range(p[BANKS]):
         bank = p[BANK_AT] + other * BANK
         if m[bank + ROW] == ACTIVATING and m[bank + DEADLINE] <= m[TICK] + 1:
-            first = half_open(p, m, False)
-            return take(p, m, SECOND_ACT, first, m[p[BANK_AT] + first * BANK + OWNER])
-    return take(p, m, WAKE_CLOCK, target, request)
+            return second_act(p, m, half_open(p, m, False))
+    return take(m, WAKE_CLOCK, target, request)
 
 
 @leaf
@@ -414,7 +419,7 @@ def continue_access(p, m, requests):
     if when > m[TICK]:
         wake(p, m, when, command, target)
         return NOTHING
-    return take(p, m, ACCESS, target, request)
+    return take(m, ACCESS, target, request)
 
 
 @leaf

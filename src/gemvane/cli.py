@@ -23,8 +23,12 @@ def _app(text: str) -> typer.Typer:
 app = _app(HELP)
 models_app = _app("The bundled models, and what a config.json says.")
 hw_app = _app("The bundled hardware, and hardware files of your own.")
+dram_app = _app("Memory channels, command by command: replay requests, check commands.")
 app.add_typer(models_app, name="models")
 app.add_typer(hw_app, name="hw")
+app.add_typer(dram_app, name="dram")
+validate_app = _app("Measured numbers and other simulators' results against ours.")
+app.add_typer(validate_app, name="validate")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)]
 Hw = Annotated[str, typer.Argument(metavar="HW", help=f"{HW[0].upper()}{HW[1:]}.", show_default=False)]
@@ -40,6 +44,8 @@ Routing = Annotated[str, typer.Option(metavar="NAME", help="How tokens choose ex
 FullSquare = Annotated[bool, typer.Option("--full-square", help="Count every query-key pair of causal attention, as most papers do.")]
 AllLogits = Annotated[bool, typer.Option("--all-logits", help="Compute the logits of every prompt position, as most papers count.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Memory = Annotated[str, typer.Option(metavar="PART", show_default=False,
+                                     help="The memory: a bundled part (`gemvane dram parts`) or the path of a YAML file.")]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the results into this folder.", show_default=False)]
 
 
@@ -188,6 +194,58 @@ def hw_new(name: Annotated[str, typer.Argument(metavar="NAME", help="Small lette
     from gemvane.commands import hw
 
     hw.new(name, base, file)
+
+
+@dram_app.command("replay")
+def dram_replay(
+    requests: Annotated[Path, typer.Argument(metavar="REQUESTS", show_default=False,
+                                             help="A .csv or .parquet table in order of arrival: rw (1 write), pc, bg, ba, ro, co.")],
+    memory: Memory,
+    scheduler: Annotated[str, typer.Option(metavar="NAME", help="frfcfs, or frfcfs-rowhit, which closes no row that is still wanted."
+                                           )] = "frfcfs-rowhit",
+    no_refresh: Annotated[bool, typer.Option("--no-refresh", help="Leave refresh out.")] = False,
+    commands: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every command into this .csv file.",
+                                                  show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Serve requests on one channel: time, bandwidth, what held it up."""
+    from gemvane.commands import dram
+
+    dram.replay(requests, memory, scheduler, not no_refresh, commands, json)
+
+
+@dram_app.command("check")
+def dram_check(
+    commands: Annotated[Path, typer.Argument(metavar="COMMANDS", show_default=False, help="A .csv or .parquet table of the commands of one "
+                                             "channel: tick, command, pc, ra, bg, ba, ro; -1 where one addresses no such level.")],
+    memory: Memory, json: Json = False,
+) -> None:
+    """Which rules of the memory a command trace breaks, where, and by how many ticks."""
+    from gemvane.commands import dram
+
+    dram.check(commands, memory, json)
+
+
+@dram_app.command("parts")
+def dram_parts(json: Json = False) -> None:
+    """Every bundled memory part: standard, bandwidth, organisation."""
+    from gemvane.commands import dram
+
+    dram.parts(json)
+
+
+@validate_app.command("oracles")
+def validate_oracles(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="ramulator, scalesim, neupims or attacc.", show_default=False)],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Its results, .csv or .parquet.", show_default=False)],
+    json: Json = False,
+    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Write every compared row into this .csv file.",
+                                              show_default=False)] = None,
+) -> None:
+    """Another simulator's results, row by row against ours."""
+    from gemvane.commands import validate
+
+    validate.oracles(name, table, json, file)
 
 
 def main() -> None:

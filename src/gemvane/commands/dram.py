@@ -1,0 +1,162 @@
+"""gemvane dram"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemvane import output
+from gemvane.sim.dram import part as parts_of
+from gemvane.sim.dram.part import Part
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gemvane.sim.dram.replay import Replay
+
+SUFFIXES = (".csv", ".parquet")
+SHOWN_RULES, SHOWN_FAULTS = 8, 10
+NO_RULE = "no timing rule (empty queues, clock edges, refresh in wait)"
+LEVELS = {"pseudochannel": "pseudo-channel", "sid": "stack ID", "bank_group": "bank group"}
+
+
+def replay(requests: Path, memory: str, scheduler: str, refresh: bool, commands: Path | None, json: bool) -> None:
+    """Serve a file of requests on one channel; print what it took."""
+    from gemvane.sim.dram import check as checker
+    from gemvane.sim.dram.replay import COLUMNS, OPTIONAL
+    from gemvane.sim.dram.replay import replay as served
+
+    if commands is not None:
+        if commands.suffix != ".csv":
+            raise ValueError(f"--commands {commands}: commands are written as .csv, {_unlike(commands)}.")
+        output.check_file(commands, "--commands")
+    part = parts_of.load(memory)
+    frame = _table(requests)
+    for name in frame.columns.intersection([*COLUMNS, *OPTIONAL]):
+        frame[name] = checker.whole_numbers(frame[name], "request table", name)
+    if frame.empty and set(COLUMNS) <= set(frame.columns):
+        raise ValueError(f"{requests}: has no rows. Expected one a request.")
+    done = served(frame, part, scheduler=scheduler, refresh=refresh)
+    if commands is not None:  # a second time, now that their number is known
+        done = served(frame, part, scheduler=scheduler, refresh=refresh, log_commands=sum(done.commands.values()))
+        _save(done.commands_frame(), commands)
+    if json:
+        output.show_json(done.to_dict() | {"path": None if commands is None else str(commands)})
+    else:
+        _screen(done, commands)
+
+
+def _table(file: Path) -> pd.DataFrame:
+    """A table of a .csv or .parquet file. ValueError where it cannot be read."""
+    import pandas as pd
+
+    if file.suffix not in SUFFIXES:
+        raise ValueError(f"{file}: a table is read from {' or '.join(SUFFIXES)}, {_unlike(file)}.")
+    if file.is_dir():
+        raise ValueError(f"{file}: is a folder. Expected a {file.suffix} file.")
+    if not file.exists():
+        raise ValueError(f"{file}: there is no such file.")
+    try:
+        return pd.read_csv(file, skipinitialspace=True) if file.suffix == ".csv" else pd.read_parquet(file)
+    except ImportError:
+        raise ValueError(f"{file}: parquet needs pyarrow. Say `pip install 'gemvane[parquet]'`, or use a .csv file.") from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{file}: cannot be read as {file.suffix}: {' '.join(str(error).split()).rstrip('.')}.") from None
+
+
+def _unlike(file: Path) -> str:
+    return f"not {file.suffix!r}" if file.suffix else f"but {file.name} has no suffix"
+
+
+def _save(frame: pd.DataFrame, file: Path) -> None:
+    """Write a .csv file whole, or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    try:
+        frame.to_csv(partial, index=False)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _screen(done: Replay, commands: Path | None) -> None:
+    from gemvane.render import facts, glued, percent, plural, table
+    from gemvane.sim.dram.replay import time_s
+    from gemvane.sim.units import show
+
+    facts_of, part = done.to_dict(), done.part
+    latency = {name: f"{ticks:,.0f} ticks ({show(float(ticks * part.tick_ps) / 1e12, 's')})"
+               for name, ticks in facts_of["latency_ticks"].items()}
+    share = percent(done.bandwidth_bytes_per_s / done.peak_bytes_per_s)
+    rows = [
+        ("memory", f"{part.name}: {part.spec.description}"),
+        ("scheduler", f"{done.scheduler}, {'with' if done.refresh else 'no'} refresh"),
+        ("requests", f"{plural(done.requests, 'request')} of {show(part.request_bytes, 'B')}"),
+        ("time", f"{show(done.seconds, 's')} to the last column command, {show(time_s(part, done.end_tick), 's')} to the end "
+                 f"({done.end_tick:,} ticks)"),
+        ("bandwidth", f"{show(done.bandwidth_bytes_per_s, 'B/s')}, {share} of the peak of {show(done.peak_bytes_per_s, 'B/s')}"),
+        ("rows", f"{done.row_hits:,} hits, {done.row_misses:,} misses, {done.row_conflicts:,} conflicts"),
+        ("commands", ", ".join(f"{count:,} {name}" for name, count in done.commands.items())),
+        ("latency", ", ".join(f"{name} {text}" for name, text in latency.items())),
+    ]
+    held = table("what held the channel", "ticks", "of all", right=("ticks", "of all"))
+    for i, (rule, ticks) in enumerate(done.blocked_ticks.items()):
+        if i < SHOWN_RULES:
+            held.add_row(glued(NO_RULE if rule == "other" else rule), f"{ticks:,}", percent(ticks / done.end_tick))
+    rest = list(done.blocked_ticks.values())[SHOWN_RULES:]
+    if rest:
+        held.add_row(plural(len(rest), "other rule"), f"{sum(rest):,}", percent(sum(rest) / done.end_tick))
+    wrote = [] if commands is None else [f"-> {commands} ({sum(done.commands.values()):,} commands)"]
+    output.show(facts(rows), "", held, *wrote)
+
+
+def check(commands: Path, memory: str, json: bool) -> None:
+    """Say that a command trace is legal, or which rules it breaks."""
+    from gemvane.sim.dram import check as checker
+
+    part = parts_of.load(memory)
+    frame = _table(commands)
+    found = checker.check(frame, part)
+    if json:
+        output.show_json({"schema": "gemvane.dram-check/1", "memory": part.name, "commands": len(frame), "ok": not found,
+                          "violations": [fault._asdict() for fault in found]})
+    if found:
+        lines = [str(fault) for fault in found[:SHOWN_FAULTS]]
+        if len(found) > SHOWN_FAULTS:
+            lines.append(f"{len(found) - SHOWN_FAULTS:,} more like this; --json lists them all")
+        raise ValueError("\nerror: ".join(lines))
+    if not json:
+        output.show_text(f"ok: {len(frame):,} command{'' if len(frame) == 1 else 's'} break{'s' if len(frame) == 1 else ''} no rule\n")
+
+
+def parts(json: bool) -> None:
+    """Every bundled memory part."""
+    loaded = [parts_of.load(name) for name in parts_of.names()]
+    if json:
+        output.show_json({"parts": [_facts(part) for part in loaded]})
+        return
+    from gemvane.render import glued, table
+    from gemvane.sim.units import show
+
+    out = table("name", "standard", "bandwidth", "organisation of one channel", "description", right=("bandwidth",))
+    out.columns[0].no_wrap = True
+    for part in loaded:
+        cells = (part.name, part.spec.standard, show(part.spec.organisation.bandwidth, "B/s"), _organisation(part), part.spec.description)
+        out.add_row(*map(glued, cells))
+    output.show(out)
+
+
+def _facts(part: Part) -> dict[str, Any]:
+    spec = part.spec
+    return {"name": part.name, "standard": spec.standard, "description": spec.description,
+            "bandwidth_bytes_per_s": spec.organisation.bandwidth, "tick_ps": float(part.tick_ps), "levels": dict(spec.organisation.levels),
+            "rows": part.rows, "columns": part.columns, "request_bytes": part.request_bytes}
+
+
+def _organisation(part: Part) -> str:
+    """ "2 pseudo-channels x 4 bank groups x 4 banks, 16,384 rows of 1,024 B"."""
+    from gemvane.render import plural
+
+    levels = part.spec.organisation.levels.items()
+    tree = " x ".join(plural(count, LEVELS.get(level, level)) for level, count in levels if count > 1)
+    return f"{tree}, {plural(part.rows, 'row')} of {part.columns * part.request_bytes:,} B"
