@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,16 @@ class Part:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @cached_property
+    def resolved(self) -> ResolvedPart:
+        """`resolve` of this part, once."""
+        return resolve(self)
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """`rules` of this part, once."""
+        return tuple(rules(self))
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -139,7 +149,7 @@ def load(part: str | Path | Part) -> Part:
             raise ValueError(f"{tree.at(('timings', name))}: timings.{name} is 0. Expected clocks above zero, "
                              "or a note that says why there are none.")
     loaded = Part(spec, dict(_provenance(tree)), tree, tree.mark(("name",))[0])
-    resolve(loaded)
+    _ = loaded.resolved
     return loaded
 
 
@@ -162,7 +172,7 @@ def resolve(part: Part) -> ResolvedPart:
     """The part in ticks. ValueError where `rules` raises it, and for an interval or latency below one clock."""
     spec, ids = part.spec, {name: i for i, name in enumerate(part.commands)}
     scopes = [_level(part, command.scope, ("commands", name, "scope")) for name, command in spec.commands.items()]
-    table = rules(part)
+    table = part.rules
     rows = np.array([level * len(ids) + prev for level, prev, *_ in table], np.int64)
 
     def ticks(expression: str, *path: str) -> int:

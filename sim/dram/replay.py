@@ -75,7 +75,7 @@ class Replay:
         """
         import pandas as pd
 
-        resolved = part.resolve(self.part)
+        resolved = self.part.resolved
         names = np.array(self.part.commands, object)
         tick, command, bank, request = self.log.T
         groups, banks = int(resolved.counts[2]), int(resolved.counts[3])
@@ -110,7 +110,7 @@ def replay(requests: pd.DataFrame | Mapping[str, Any], memory: str | Path | Part
     if scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler {scheduler!r} is unknown. Expected one of {', '.join(SCHEDULERS)}.")
     loaded = memory if isinstance(memory, Part) else part.load(memory)
-    resolved = part.resolve(loaded)
+    resolved = loaded.resolved
     columns = checked(requests, loaded)
     counts = [int(c) for c in resolved.counts]
     bank = ((columns["pc"] * counts[1] + columns["ra"]) * counts[2] + columns["bg"]) * counts[3] + columns["ba"]
@@ -129,7 +129,7 @@ def replay(requests: pd.DataFrame | Mapping[str, Any], memory: str | Path | Part
 
 def _blocked(loaded: Part, ticks: Int64s) -> dict[str, int]:
     """Ticks by rule, named "level: previous -> next", the most first."""
-    names = [rule_name(loaded, rule) for rule in part.rules(loaded)] + ["other"]
+    names = [rule_name(loaded, rule) for rule in loaded.rules] + ["other"]
     out: dict[str, int] = {}
     for name, count in zip(names, ticks.tolist(), strict=True):
         if count:
@@ -145,7 +145,7 @@ def rule_name(loaded: Part, rule: Rule) -> str:
 
 def checked(requests: pd.DataFrame | Mapping[str, Any], loaded: Part) -> dict[str, NDArray[np.int64]]:
     """The columns of a request table as int64. ValueError naming row and column where one does not fit the part."""
-    counts = [int(c) for c in part.resolve(loaded).counts]
+    counts = [int(c) for c in loaded.resolved.counts]
     limits = {"rw": 2, "pc": counts[0], "ra": counts[1], "bg": counts[2], "ba": counts[3], "ro": loaded.rows, "co": loaded.columns}
     names = list(requests.columns) if hasattr(requests, "columns") else list(requests)
     missing = [c for c in COLUMNS if c not in names]

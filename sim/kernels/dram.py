@@ -279,10 +279,14 @@ def scan(p, m, requests, two_slots, columns):
     m[SCANS] += 1
     earliest, who, what, number, half = FAR, 0, 0, m[SCANS], p[PROTOCOL] == HBM_HALF
     banks, rows = first + BANK_OF * p[QUEUE_WIDTH], first + ROW_OF * p[QUEUE_WIDTH]
+    bank, opened, hit = -1, CLOSED, False
     for i in range(m[which]):
+        if m[banks + i] == bank and (m[rows + i] == opened) == hit:
+            continue
         bank = m[banks + i]
         opened = m[bank + ROW]
-        kind = ACT if opened == CLOSED else (which if opened == m[rows + i] else PRE)
+        hit = m[rows + i] == opened
+        kind = ACT if opened == CLOSED else (which if hit else PRE)
         if (kind <= WR and not columns) or m[bank + LOOKED + kind] == number or opened == ACTIVATING:
             continue
         if kind == PRE and (m[bank + ACTIVE] > 0 or (p[KEEP_HITS] and hit_waits(m, requests, first, i, m[which], banks, rows))):
@@ -326,8 +330,10 @@ def look_active(p, m, requests):
     best, first = -1, p[QUEUE_AT] + ACTIVES * p[QUEUE_WIDTH]
     for i in range(m[ACTIVES]):
         request = m[first + i]
-        target, command = requests[request, TARGET_BANK], p[KINDS + requests[request, WRITE]]
-        when = edge(p, m, max(ready_at(p, m, command, target), m[TICK]), target, False, False)
+        target, kind = requests[request, TARGET_BANK], requests[request, WRITE]
+        bank, command = p[BANK_AT] + target * BANK, p[KINDS + kind]
+        when = max(m[TICK], m[m[bank + GATE] + kind], m[m[bank + GROUP_READY] + command], m[m[bank + OWN_READY] + command])
+        when = edge(p, m, when, target, False, False)
         if when > m[TICK]:
             wake(p, m, when, command, target)
         elif best < 0 or requests[request, ARRIVAL] < requests[best, ARRIVAL]:
@@ -496,14 +502,14 @@ def open_for(p, m, requests, bank, request):
 def finish_access(p, m, requests, bank, request):
     """A request leaves the queue that it waited in; its data come (or it is written) after this tick."""
     write = requests[request, WRITE]
-    found = False
-    for which in (ACTIVES, write):
-        for entry in range(m[which]):
-            if not found and m[p[QUEUE_AT] + which * p[QUEUE_WIDTH] + entry] == request:
-                remove(p, m, which, entry)
-                found = True
-                if which == ACTIVES:
-                    m[bank + ACTIVE] -= 1
+    which, entry = ACTIVES, 0
+    while m[p[QUEUE_AT] + which * p[QUEUE_WIDTH] + entry] != request or entry >= m[which]:
+        entry += 1
+        if entry >= m[which]:
+            which, entry = write, 0
+    remove(p, m, which, entry)
+    if which == ACTIVES:
+        m[bank + ACTIVE] -= 1
     done = m[TICK] if write else m[TICK] + p[READ_LATENCY]
     requests[request, LATENCY] = done - requests[request, ARRIVAL]
     m[LAST_RW], m[END] = m[TICK], max(m[END], done)
