@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,25 +54,39 @@ def _need(base: int, per_open: int = 0, closed: int = 0, other: int = 0, bank: i
     return need
 
 
-def load_vector(part: PimPart, *, row: int = VECTOR_ROW_NUMBER, bank: int = VECTOR_BANK_NUMBER) -> Block:
-    """Open the row of the vector in the ordinary buffer, unless it is, and copy it into the vector buffer of the channel."""
-    lines = [
+def _load_lines(part: PimPart, bank: int, row: int) -> list[list[int]]:
+    return [
         _line(part, "PREpb", bank, row, when=IF_OTHER),
         _line(part, "ACT", bank, row, when=IF_CLOSED),
         _line(part, "GWRITE", bank, row),
     ]
+
+
+def load_vector(part: PimPart, *, row: int = VECTOR_ROW_NUMBER, bank: int = VECTOR_BANK_NUMBER) -> Block:
+    """Open the row of the vector in the ordinary buffer, unless it is, and copy it into the vector buffer of the channel."""
     opening = clocks(part, "nRP + nRCDRD")
-    return Block(np.array(lines, np.int64), _need(clocks(part, "nGWR"), 0, opening, opening + clocks(part, "nRTP"), bank, row))
+    need = _need(clocks(part, "nGWR"), 0, opening, opening + clocks(part, "nRTP"), bank, row)
+    return Block(np.array(_load_lines(part, bank, row), np.int64), need)
 
 
-def tile(part: PimPart, *, row: int, dots: int, steps: int, announced: int | None = None) -> Block:
-    """One row of every bank against the vector buffer: `dots` results of `steps` steps each, read after each.
+class Swap(NamedTuple):
+    """Vectors that take the place of those in the vector buffer while a tile's rows are open, and the results read for them."""
+
+    places: list[tuple[int, int]]
+    """Bank and row of each."""
+    dots: int
+
+
+def tile(part: PimPart, *, row: int, dots: int, steps: int, announced: int | None = None, swaps: Sequence[Swap] = ()) -> Block:
+    """One row of every bank against the vector buffer: `dots` results of `steps` steps each, read after each; the same for each swap.
 
     It first closes what the tile before left open. `announced` steps stand in its header, from which neupims-compat estimates
     its length; by default all of them.
     """
-    if dots < 1 or steps < 1:
+    if min(dots, steps, *(swap.dots for swap in swaps)) < 1:
         raise ValueError(f"tile of {dots} dot products of {steps} steps: want at least one of each")
+    if swaps and part.buffers == "single":
+        raise ValueError("a tile cannot change its vector where a bank has a single row buffer, which holds the tile's row")
     shut = "PIM_PRECHARGE" if part.buffers == "dual" else "PREpb"
     lines = [_line(part, shut, bank, when=IF_OPEN, run=part.banks if bank == 0 else 1) for bank in range(part.banks)]
     if part.buffers == "dual":  # no row in both buffers of a bank
@@ -79,14 +94,31 @@ def tile(part: PimPart, *, row: int, dots: int, steps: int, announced: int | Non
     lines.append(_line(part, "P_HEADER", row=row))
     groups = range(part.ranks * part.groups)
     lines += [_line(part, "G_ACT", group * part.group_banks, row, run=len(groups) if group == 0 else 1) for group in groups]
+    lines += _dot_lines(part, row, dots, steps)
+    for swap in swaps:
+        lines += [line for place in swap.places for line in _load_lines(part, *place)]
+        lines += _dot_lines(part, row, swap.dots, steps)
+    need = _tile_need(part, dots + sum(swap.dots for swap in swaps), steps, announced)
+    return Block(np.array(lines, np.int64), _with_swaps(part, need, dots, steps, swaps) if swaps else need)
+
+
+def _dot_lines(part: PimPart, row: int, dots: int, steps: int) -> list[list[int]]:
     fill = part.timings["nFILL"]
-    for _ in range(dots):
-        if part.buffers == "dual":
-            lines.append(_line(part, "COMPS_READRES", row=row, steps=max(steps, fill)))
-        else:
-            lines += [_line(part, "COMP", row=row, steps=max(0, fill - steps)) for _ in range(steps)]
-            lines.append(_line(part, "READRES", row=row))
-    return Block(np.array(lines, np.int64), _tile_need(part, dots, steps, announced))
+    if part.buffers == "dual":
+        return [_line(part, "COMPS_READRES", row=row, steps=max(steps, fill))] * dots
+    return ([_line(part, "COMP", row=row, steps=max(0, fill - steps))] * steps + [_line(part, "READRES", row=row)]) * dots
+
+
+def _with_swaps(part: PimPart, need: Int64s, dots: int, steps: int, swaps: Sequence[Swap]) -> Int64s:
+    """What a tile must have before a refresh with its swaps, a few cycles more than it takes where rows of vectors are closed.
+
+    Those are opened under the dot products, the first not before the four-activate window of the tile's own activations is over.
+    """
+    loads = sum(len(swap.places) for swap in swaps)
+    hidden = clocks(part, f"(nSTEP * {max(steps, part.timings['nFILL'])} + nSTEP) * {dots}")
+    closed = max(0, part.timings["nFAW"] - hidden) + len(swaps)
+    bank, row = swaps[0].places[0]
+    return need + _need(clocks(part, f"nGWR * {loads}"), 0, closed, closed + clocks(part, "nRP + 1"), bank + 1, row + 1)
 
 
 def _tile_need(part: PimPart, dots: int, steps: int, announced: int | None) -> Int64s:
@@ -119,38 +151,82 @@ class Attention(NamedTuple):
 
     tokens: int
     heads: int
+    """KV heads."""
     head_dim: int
+    group: int = 1
+    """Query heads of one KV head."""
 
 
-def score_blocks(part: PimPart, op: Attention, *, first_row: int = 1) -> list[Block]:
-    """Query times keys: 32 tokens a tile, one per bank; a row holds one token's key of as many heads as fit."""
-    row_elements = part.row_bytes // ELEMENT_BYTES
-    row_heads = min(op.heads, -(-row_elements // op.head_dim))
-    tiles = -(-op.tokens // part.banks)
-    chunks = -(-op.heads // row_heads)
+def _place(part: PimPart, vector: int) -> tuple[int, int]:
+    """Bank and row of a vector of the group: one a bank, so that all may stay open in the ordinary buffers."""
+    return (VECTOR_BANK_NUMBER + vector) % part.banks, VECTOR_ROW_NUMBER + vector // part.banks
+
+
+def _serve(part: PimPart, op: Attention, rows: Sequence[int], dots: int, steps: int, announced: int, vectors: int) -> list[Block]:
+    """Every row against the vectors of the whole group, as many of them at a time as the vector buffer holds.
+
+    Of the two ways that reference/pim.md (section 11, item 9) leaves open, this takes the one that a buffer of one vector
+    forces: a row is opened once and the vectors are loaded one after the other while it is open. They go forward in one row and
+    backward in the next, so the one that is loaded when a row closes is the first of the next: rows x (group - 1) + 1 loads.
+    The other way, batching in the vector buffer, is `vectors` of at least the group: group loads serve all rows.
+    A single row buffer cannot hold the row and a vector, so there each set of vectors goes through all rows, opened once a set.
+    """
+    if op.group < 1 or vectors < 1:
+        raise ValueError(f"group of {op.group} query heads, vector buffer for {vectors} vectors: want at least one of each")
+    sets = [[_place(part, v) for v in range(first, min(first + vectors, op.group))] for first in range(0, op.group, vectors)]
     blocks = []
-    for chunk in range(chunks):
-        here = min(row_heads, op.heads - chunk * row_heads)
-        steps = -(-op.head_dim // STEP_ELEMENTS)
-        said = 1 << (here * steps).bit_length() - 1
-        blocks.append(load_vector(part))
-        blocks += [tile(part, row=first_row + i * chunks + chunk, dots=here, steps=steps, announced=said) for i in range(tiles)]
+    if part.buffers == "single" or len(sets) == 1:
+        for held in sets:
+            blocks += [load_vector(part, bank=bank, row=row) for bank, row in held]
+            here = dots * len(held)
+            blocks += [tile(part, row=row, dots=here, steps=steps, announced=announced * len(held)) for row in rows]
+        return blocks
+    blocks += [load_vector(part, bank=bank, row=row) for bank, row in sets[0]]
+    for row in rows:
+        swaps = [Swap(held, dots * len(held)) for held in sets[1:]]
+        blocks.append(tile(part, row=row, dots=dots * len(sets[0]), steps=steps, announced=announced * op.group, swaps=swaps))
+        sets.reverse()
     return blocks
 
 
-def value_blocks(part: PimPart, op: Attention, *, first_row: int = 1) -> list[Block]:
-    """Scores times values, head by head: a row holds up to 512 tokens of one output dimension, 32 dimensions a tile."""
+def score_blocks(part: PimPart, op: Attention, *, first_row: int = 1, vectors: int = 1) -> list[Block]:
+    """Query times keys: 32 tokens a tile, one per bank; a row holds one token's key of as many heads as fit, or a piece of a longer key.
+
+    A vector holds one query of each of those heads. The vector buffer holds `vectors` of them. Who reads the results adds those of pieces.
+    """
+    row_elements = part.row_bytes // ELEMENT_BYTES
+    pieces = -(-op.head_dim // row_elements)
+    row_heads = max(1, row_elements // op.head_dim)
+    piece = -(-op.head_dim // pieces)
+    steps = -(-piece // STEP_ELEMENTS)
+    tiles = -(-op.tokens // part.banks)
+    chunks = -(-op.heads // row_heads) * pieces
+    first_row += (op.group - 1) // part.banks
+    blocks = []
+    for chunk in range(chunks):
+        here = min(row_heads, op.heads - chunk // pieces * row_heads)
+        said = 1 << (here * steps).bit_length() - 1
+        rows = [first_row + i * chunks + chunk for i in range(tiles)]
+        blocks += _serve(part, op, rows, here, steps, said, vectors)
+    return blocks
+
+
+def value_blocks(part: PimPart, op: Attention, *, first_row: int = 1, vectors: int = 1) -> list[Block]:
+    """Scores times values, head by head: a row holds up to 512 tokens of one output dimension, 32 dimensions a tile.
+
+    A vector holds the scores of one query head. The vector buffer holds `vectors` of them.
+    """
     row_tokens = part.row_bytes // ELEMENT_BYTES
     chunks = -(-op.tokens // row_tokens)
     tiles = -(-op.head_dim // part.banks)
+    first_row += (op.group - 1) // part.banks
     blocks = []
     for head in range(op.heads):
         for chunk in range(chunks):
             steps = -(-min(row_tokens, op.tokens - chunk * row_tokens) // STEP_ELEMENTS)
             said = 1 << (steps - 1).bit_length()
-            rows = (first_row + (head * tiles + i) * chunks + chunk for i in range(tiles))
-            blocks.append(load_vector(part))
-            blocks += [tile(part, row=row, dots=1, steps=steps, announced=said) for row in rows]
+            rows = [first_row + (head * tiles + i) * chunks + chunk for i in range(tiles)]
+            blocks += _serve(part, op, rows, 1, steps, said, vectors)
     return blocks
 
 
@@ -163,12 +239,14 @@ class Attended(NamedTuple):
     """From `start` to the last command, less the pause for the softmax: how long PIM commands waited or ran."""
 
 
-def attend(part: PimPart, requests: list[Attention], *, start: int = 0, softmax_cycles: int = 0, state: State | None = None) -> Attended:
+def attend(
+    part: PimPart, requests: list[Attention], *, start: int = 0, softmax_cycles: int = 0, vectors: int = 1, state: State | None = None
+) -> Attended:
     """Scores of all requests, a pause for the softmax of an outside unit, then values of all requests, as NeuPIMs orders them."""
     state = new_state(part, start=start) if state is None else state
     first_row = VECTOR_ROW_NUMBER + 1
-    keys = [block for op in requests for block in score_blocks(part, op, first_row=first_row)]
+    keys = [block for op in requests for block in score_blocks(part, op, first_row=first_row, vectors=vectors)]
     score = run(part, stream(keys, release=start), state, record=False)
-    values = [block for op in requests for block in value_blocks(part, op, first_row=first_row)]
+    values = [block for op in requests for block in value_blocks(part, op, first_row=first_row, vectors=vectors)]
     value = run(part, stream(values, release=score.end + 1 + softmax_cycles), state, record=False)
     return Attended(score, value, value.end + 1 - start - softmax_cycles if requests else 0)

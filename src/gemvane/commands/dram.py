@@ -13,6 +13,7 @@ from gemvane.sim.dram.part import Part
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gemvane.sim.dram.energy import DramEnergy
     from gemvane.sim.dram.replay import Replay
 
 SUFFIXES = (".csv", ".parquet")
@@ -42,9 +43,35 @@ def replay(requests: Path, memory: str, scheduler: str, refresh: bool, commands:
         done = served(frame, part, scheduler=scheduler, refresh=refresh, log_commands=sum(done.commands.values()))
         _save(done.commands_frame(), commands)
     if json:
-        output.show_json(done.to_dict() | {"path": None if commands is None else str(commands)})
+        used = _energy(done)
+        output.show_json(done.to_dict() | {"energy_pj": used and used.to_dict(),
+                                             "path": None if commands is None else str(commands)})
     else:
         _screen(done, commands)
+
+
+def _energy(done: Replay) -> DramEnergy | None:
+    """Energy up to the end of the last request; None where there are no prices for the part's standard."""
+    from gemvane.sim.dram.energy import energy, prices_of
+    from gemvane.sim.dram.replay import time_s
+
+    prices = prices_of(done.part)
+    return None if prices is None else energy(done.commands, time_s(done.part, done.end_tick), done.part, prices)
+
+
+def _energy_rows(done: Replay) -> list[tuple[str, str]]:
+    from gemvane.sim.units import show
+
+    used = _energy(done)
+    if used is None:
+        return [("energy", f"no prices for {done.part.spec.standard}")]
+    low, high = (show(sum(terms.values()) / 1e12, "J") for terms in (used.low_pj, used.high_pj))
+    per_bit = used.total_pj / (8 * done.requests * done.part.request_bytes)
+    span = "" if low == high else f" (sources: {low} to {high})"
+    total = f"{show(used.total_pj / 1e12, 'J')}{span}, {per_bit:.2f} pJ/bit, prices of {used.prices}{' stand in' if used.stand_in else ''}"
+    terms = ", ".join(f"{name} {show(pj / 1e12, 'J')}" for name, pj in used.terms_pj.items() if pj)
+    lacks = f"; no figure for {', '.join(used.not_covered)}" if used.not_covered else ""
+    return [("energy", total), ("of which", terms + lacks)]
 
 
 def _table(file: Path) -> pd.DataFrame:
@@ -98,6 +125,7 @@ def _screen(done: Replay, commands: Path | None) -> None:
         ("rows", f"{done.row_hits:,} hits, {done.row_misses:,} misses, {done.row_conflicts:,} conflicts"),
         ("commands", ", ".join(f"{count:,} {name}" for name, count in done.commands.items())),
         ("latency", ", ".join(f"{name} {text}" for name, text in latency.items())),
+        *_energy_rows(done),
     ]
     held = table("what held the channel", "ticks", "of all", right=("ticks", "of all"))
     for i, (rule, ticks) in enumerate(done.blocked_ticks.items()):
