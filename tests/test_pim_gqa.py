@@ -151,25 +151,26 @@ def whole_blocks(t: Tiles, machine: ResolvedPim, group: int) -> float:
 
 
 # Least and greatest error of (the device model's stretched time, whole blocks between refreshes) against the engine, measured over nine
-# operators each. The device model says that half a tile is lost before a refresh. Lost is what whole tiles and loads leave over; a load
-# counts there as a part of a tile; and for a tile longer than the interval the loss is cut at 0.9 of an interval, ten times the time,
-# where the engine takes whole intervals. Values for groups of eight: the engine also loads vectors while the other rank is refreshed.
+# operators each. Values for groups of eight: the engine also loads vectors while the other rank is refreshed. Values for small groups
+# come in chunks shorter than an interval, whose loads and tiles the device model takes to fill it evenly.
 WITH_REFRESH = {
-    ("score", 1): ((-0.05, 0.02), (-0.01, 0.03)),
-    ("score", 4): ((-0.12, -0.03), (-0.01, 0.01)),
-    ("score", 8): ((-0.07, 0.10), (-0.01, 0.03)),
-    ("score", 16): ((-0.12, 0.28), (-0.01, 0.03)),
-    ("score", 32): ((0.09, 1.88), (-0.01, 0.01)),
-    ("value", 1): ((0.03, 0.08), (-0.01, 0.03)),
-    ("value", 4): ((0.12, 0.15), (-0.02, 0.01)),
-    ("value", 8): ((0.12, 0.38), (-0.02, 0.25)),
-    ("value", 16): ((0.42, 0.45), (-0.01, 0.01)),
-    ("value", 32): ((5.20, 5.32), (-0.01, 0.02)),
+    ("score", 1): ((-0.01, 0.03), (-0.01, 0.03)),
+    ("score", 2): ((-0.01, 0.03), (-0.01, 0.04)),
+    ("score", 4): ((-0.01, 0.01), (-0.01, 0.01)),
+    ("score", 8): ((-0.01, 0.02), (-0.01, 0.03)),
+    ("score", 16): ((-0.01, 0.02), (-0.01, 0.03)),
+    ("score", 32): ((-0.01, 0.02), (-0.01, 0.01)),
+    ("value", 1): ((-0.05, 0.00), (-0.01, 0.03)),
+    ("value", 2): ((-0.07, -0.03), (-0.01, 0.02)),
+    ("value", 4): ((-0.01, 0.02), (-0.02, 0.01)),
+    ("value", 8): ((0.02, 0.25), (-0.02, 0.25)),
+    ("value", 16): ((-0.01, 0.02), (-0.01, 0.01)),
+    ("value", 32): ((-0.01, 0.02), (-0.01, 0.02)),
 }
 
 
 @pytest.mark.parametrize(("kind", "group"), WITH_REFRESH)
-def test_with_refresh_the_device_model_is_off_by_what_whole_tiles_explain(kind: str, group: int, machine: ResolvedPim) -> None:
+def test_with_refresh_the_device_model_is_within_the_stated_error_of_the_engine(kind: str, group: int, machine: ResolvedPim) -> None:
     part = pim_part()
     errors = []
     for tokens, heads in product((2048, 4096, 8192), (1, 4, 8)):
@@ -207,3 +208,11 @@ def test_bad_input_is_named() -> None:
         score_blocks(pim_part(), Attention(32, 1, 128, 0))
     with pytest.raises(ValueError, match="cannot change its vector where a bank has a single row buffer"):
         tile(pim_part(buffers="single"), row=1, dots=1, steps=8, swaps=[Swap([(0, 0)], 1)])
+
+
+@pytest.mark.parametrize(("kind", "dim"), [("score", 576), ("value", 512)])
+def test_a_latent_cache_read_by_128_heads_takes_what_the_engine_takes(kind: str, dim: int, machine: ResolvedPim) -> None:
+    op = Attention(2048, 1, dim, 128)
+    t = device(kind, op, machine)
+    stretched = int(pim.tile_cycles(t, machine)[0, 0]) * (1 + pim._refresh_stretch(t, machine)[0])
+    assert stretched == pytest.approx(issue(pim_part(), kind, op, vectors=128).end + 1, rel=0.02)

@@ -2,7 +2,8 @@
 
 A tile opens one row in every bank of a channel, multiplies it with vectors from the channel's global buffer, and closes
 it. A K row holds whole keys of several heads, one token a bank; a V row holds many tokens of one value dimension, one
-dimension a bank (the layouts of NeuPIMs, arXiv 2403.00579, section 5). Query heads of one KV head share the open row.
+dimension a bank (the layouts of NeuPIMs, arXiv 2403.00579, section 5). Query heads of one KV head share the open row: the vector
+buffer is taken to hold all their vectors.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Tiles(NamedTuple):
     passes_cycles: Int64s
     gwrites: Int64s
     steps: Int64s
+    chunks: Int64s
+    """Sets of tiles that read the same vectors."""
 
 
 def resolve(name: str, unit: Pim, hardware: HardwareSpec) -> ResolvedPim:
@@ -65,7 +68,7 @@ def resolve(name: str, unit: Pim, hardware: HardwareSpec) -> ResolvedPim:
     return ResolvedPim(
         freq_hz=unit.clock, channels=unit.channels, banks=banks, row_bytes=unit.row, lanes=unit.lanes, step=unit.step_cycles,
         min_steps=unit.min_steps, open_cycles=opening, close_cycles=closing, gwrite=unit.gwrite_cycles,
-        refresh_cycles=unit.n_rfc + unit.n_rp, refresh_interval=unit.n_refi, by_head=unit.placement == "head",
+        refresh_cycles=unit.n_rfc, refresh_interval=unit.n_refi, by_head=unit.placement == "head",
     )
 
 
@@ -79,7 +82,7 @@ def score_tiles(tokens: Int64s, heads_kv: Int64s, group: Int64s, dim: Int64s, bi
     steps = np.maximum(-(-piece * bits // (pim.lanes * LANE_BITS)), pim.min_steps)
     token_tiles = -(-tokens // pim.banks)
     passes = token_tiles * heads_kv * pieces * group
-    return Tiles(token_tiles * rows, passes * pim.step * (steps + 1), rows * group, passes * steps)
+    return Tiles(token_tiles * rows, passes * pim.step * (steps + 1), rows * group, passes * steps, rows)
 
 
 def value_tiles(tokens: Int64s, heads_kv: Int64s, group: Int64s, dim: Int64s, bits: Int64s, pim: ResolvedPim) -> Tiles:
@@ -91,7 +94,7 @@ def value_tiles(tokens: Int64s, heads_kv: Int64s, group: Int64s, dim: Int64s, bi
     steps = (chunks - 1) * np.maximum(row_elements // per_step, pim.min_steps) + np.maximum(-(-last // per_step), pim.min_steps)
     dim_tiles = -(-dim // pim.banks)
     return Tiles(heads_kv * chunks * dim_tiles, heads_kv * dim_tiles * group * pim.step * (steps + chunks), heads_kv * chunks * group,
-                 heads_kv * dim_tiles * group * steps)
+                 heads_kv * dim_tiles * group * steps, heads_kv * chunks)
 
 
 def tile_cycles(t: Tiles, pim: ResolvedPim) -> Int64s:
@@ -164,10 +167,23 @@ def _fullest_channel(tiles: Tiles, channel: Int64s, pim: ResolvedPim) -> tuple[I
 
 
 def _refresh_stretch(tiles: Tiles, pim: ResolvedPim) -> Floats:
-    """Extra time per useful cycle: a refresh blocks the channel, and half a tile is lost waiting to start before it."""
-    period = tile_cycles(tiles, pim).sum(axis=1) / np.maximum(tiles.tiles.sum(axis=1), 1)
-    blocked = np.minimum(pim.refresh_cycles + period / 2, 0.9 * pim.refresh_interval)
-    stretch: Floats = blocked / (pim.refresh_interval - blocked)
+    """Extra time per useful cycle: no tile runs across a refresh, so what whole tiles leave over of an interval is lost.
+
+    The vector loads of a chunk first fill what the tiles before have left over; what is left of them shares an interval with
+    the first tiles. A tile longer than an interval takes as many whole ones as it needs.
+    """
+    columns = (tile_cycles(tiles, pim), tiles.tiles, tiles.chunks, tiles.gwrites)
+    work, count, chunks, gwrites = (np.maximum(column.sum(axis=1), 1) for column in columns)
+    period, each = (work - gwrites * pim.gwrite) / count, count / chunks
+    usable = pim.refresh_interval - pim.refresh_cycles
+    fitting = np.maximum(usable // period, 1)
+    spans = np.maximum(np.ceil((period + pim.refresh_cycles) / pim.refresh_interval), 1)
+    loads = np.maximum(gwrites * pim.gwrite / chunks - np.maximum(spans * usable - fitting * period, 0), 0)
+    begun = loads % usable
+    shared = np.minimum((usable - begun) // period, each) * (begun > 0)
+    crowded = loads // usable + (begun > 0) + (each - shared) * spans / fitting
+    packed = np.where(work / chunks <= usable, each / fitting, crowded)
+    stretch: Floats = np.maximum(packed * chunks, work / usable) * pim.refresh_interval / work - 1
     return stretch
 
 
