@@ -5,6 +5,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from gemvane.sim import dram
+from gemvane.sim.dram import part
 
 COUNT = 20_000
 
@@ -24,5 +25,5 @@ def streams() -> dict[str, dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("name", streams())
 def test_replay(benchmark: BenchmarkFixture, name: str) -> None:
-    benchmark(dram.replay, streams()[name], "hbm2-2000-4gb", scheduler="frfcfs")
+    benchmark(dram.replay, streams()[name], part.load("hbm2-2000-4gb"), scheduler="frfcfs")
     benchmark.extra_info["requests_per_s"] = COUNT / benchmark.stats.stats.median

@@ -96,10 +96,9 @@ def _walk(node: Any, path: tuple[Any, ...], file: str, marks: dict[tuple[Any, ..
 
 
 def _scalar(node: Any, file: str) -> Any:
-    loader = yaml.SafeLoader("")
+    if node.tag == "tag:yaml.org,2002:str":
+        return node.value
     try:
-        return loader.construct_object(node, deep=True)
+        return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
     except (ValueError, yaml.YAMLError):
         raise ValueError(f"{file}:{node.start_mark.line + 1}: {node.value!r} cannot be read as {node.tag}.") from None
-    finally:
-        loader.dispose()
