@@ -11,7 +11,7 @@ from gemvane.workloads.ops import CODE, DTYPES, SHAPE, WORK, Int64s, Rows, deriv
 from gemvane.workloads.trace import Requests
 
 from . import devices, energy
-from .costs import ACTIONS, BOUNDS, CAUSES, Floats
+from .costs import ACTIONS, BOUNDS, Floats
 from .devices.precision import Rates, used_for
 from .hardware import Hardware
 from .mapping import unit_for
@@ -22,19 +22,18 @@ if TYPE_CHECKING:
 
 
 class Estimates(NamedTuple):
-    """One entry a row: time in ps, dynamic plus static energy in pJ, index into BOUNDS, cycles [row, cause]."""
+    """One entry a row: time in ps, dynamic plus static energy in pJ, index into BOUNDS."""
 
     latency_ps: Int64s
     energy_pj: Floats
     bound: Int64s
-    cycles: Int64s
 
 
 def estimate_rows(rows: Rows, hardware: Hardware) -> Estimates:
     """Each row alone on the unit that the hardware maps it to."""
     machines = devices.resolve(hardware.spec)
     latency = np.zeros(rows.size, np.int64)
-    bound, cycles = latency.copy(), np.zeros((rows.size, len(CAUSES)), np.int64)
+    bound = latency.copy()
     actions = np.zeros((rows.size, len(ACTIONS)), np.int64)
     work = rows.work
     nobody = Requests(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -49,10 +48,9 @@ def estimate_rows(rows: Rows, hardware: Hardware) -> Estimates:
             costs = devices.cost(unit.kind, part, machines[name], nobody)
             latency[index] += cycles_to_ps_all(costs.total_cycles, machines[name].freq_hz)
             actions[index] += costs.actions
-            cycles[index] += costs.cycles
             bound[index] = costs.bound
-    joules = energy.energy_pj(actions, hardware) + hardware.spec.power.static * latency
-    return Estimates(latency, joules, bound, cycles)
+    energy_pj = energy.energy_pj(actions, hardware) + hardware.spec.power.static * latency
+    return Estimates(latency, energy_pj, bound)
 
 
 def _parts(rows: Rows, kind: str) -> list[Rows]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from . import schema
 from .costs import ACTIONS
 from .schema import CONFIDENCES, HardwareSpec, PriceTable
-from .yamltree import Tree, is_leaf, merge, read_tree
+from .yamltree import NotFoundError, Tree, dotted, extended, is_leaf, plain, read_tree
 
 FAMILIES = ("gpu", "tpu", "npu", "pim", "cpu")
 """Folders of hw_configs that hold devices."""
@@ -81,7 +81,7 @@ def load(hardware: str | Path | Hardware) -> Hardware:
     """
     if isinstance(hardware, Hardware):
         return hardware
-    return _checked(_resolved(str(hardware), base=None, chain=()))
+    return _checked(extended(str(hardware), _open))
 
 
 @lru_cache(maxsize=8)
@@ -130,28 +130,6 @@ def _open(where: str, base: Path | None) -> tuple[str, str, Path | None]:
     raise NotFoundError(f"unknown hardware {where!r}: {hint}; or give the path of a YAML file")
 
 
-def _resolved(where: str, base: Path | None, chain: tuple[str, ...]) -> Tree:
-    """The tree of a file merged over what it extends."""
-    text, file, folder = _open(where, base)
-    identity = file if file.startswith("hw_configs/") and folder is None else str(Path(file).resolve())
-    if identity in chain:
-        loop = " -> ".join(Path(f).stem for f in (*chain, identity))
-        raise NotFoundError(f"{where!r} extends itself ({loop}). Expected a chain that ends.")
-    tree = read_tree(text, file)
-    parent = tree.data.pop("extends", None)
-    if parent is None:
-        return tree
-    if not isinstance(parent, str):
-        raise ValueError(f"{tree.at(('extends',))}: extends: {parent!r} is not text. Expected a bundled name or a path.")
-    try:
-        under = _resolved(parent, folder, (*chain, identity))
-    except NotFoundError as error:
-        raise ValueError(f"{tree.at(('extends',))}: extends: {error}") from None
-    if "name" not in tree.data:
-        raise ValueError(f"{tree.at(())}: name is missing. A file that extends another needs a name of its own.")
-    return merge(under, tree)
-
-
 def _checked(tree: Tree) -> Hardware:
     spec = _validated(HardwareSpec, tree)
     _check_actions(spec.energy.prices, ("energy", "prices"), tree)
@@ -167,20 +145,16 @@ def _check_actions(prices: dict[str, float], path: tuple[str, ...], tree: Tree) 
     for action in prices:
         if action not in ACTIONS:
             where = (*path, action)
-            raise ValueError(f"{tree.at(where)}: {_dotted(where)}: no model counts this action{nearest(action, ACTIONS)}.")
+            raise ValueError(f"{tree.at(where)}: {dotted(where)}: no model counts this action{nearest(action, ACTIONS)}.")
 
 
 def _validated(model: Any, tree: Tree) -> Any:
     try:
-        return model.model_validate(_plain(tree.data, (), tree))
+        return model.model_validate(plain(tree, CONFIDENCES))
     except ValidationError as error:
         problems = sorted((_problem(model, tree, e) for e in error.errors()), key=lambda p: p[0])
         more = f" ({len(problems) - 1} more like this: `gemvane hw check` lists them)" if len(problems) > 1 else ""
         raise HardwareError(problems[0][1] + more, tuple(text for _, text in problems)) from None
-
-
-class NotFoundError(ValueError):
-    """No file and no bundled name; whoever asked for it adds where."""
 
 
 class HardwareError(ValueError):
@@ -191,37 +165,11 @@ class HardwareError(ValueError):
         self.problems = problems
 
 
-def _plain(node: Any, path: tuple[Any, ...], tree: Tree) -> Any:
-    """The tree with every {value, source, ...} reduced to its value."""
-    if is_leaf(node):
-        for key in node:
-            if key not in ("value", "source", "confidence", "note"):
-                raise ValueError(f"{tree.at((*path, key))}: {_dotted(path)}: unknown field {key!r}. "
-                                 "Expected value, source, confidence or note.")
-        confidence = node.get("confidence")
-        if confidence is not None and confidence not in CONFIDENCES:
-            raise ValueError(f"{tree.at((*path, 'confidence'))}: {_dotted(path)}: confidence {confidence!r}. "
-                             f"Expected one of {', '.join(CONFIDENCES)}.")
-        source = node.get("source")
-        if source is not None and not isinstance(source, str):
-            raise ValueError(f"{tree.at((*path, 'source'))}: {_dotted(path)}: source {source!r} is not text.")
-        return node["value"]
-    if isinstance(node, dict):
-        return {key: _plain(value, (*path, key), tree) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value, (*path, i), tree) for i, value in enumerate(node)]
-    return node
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in path)
-
-
 def _problem(model: Any, tree: Tree, error: Any) -> tuple[tuple[bool, str, int], str]:
     """Sort key (a misspelt key comes before the missing one that it causes) and sentence of one pydantic error."""
     path, siblings = _path_in_file(tree, error["loc"])
     file, line = tree.mark(path)
-    where, key = tree.at(path), _dotted(path)
+    where, key = tree.at(path), dotted(path)
     kind, got = error["type"], error.get("input")
     if kind == "extra_forbidden":
         known = _known_keys(model, error["loc"])
@@ -229,7 +177,7 @@ def _problem(model: Any, tree: Tree, error: Any) -> tuple[tuple[bool, str, int],
         text = f"{where}: {key}: unknown field '{path[-1]}'{nearest(path[-1], known)}.{wish}"
     elif kind == "missing":
         near = nearest(path[-1], [s for s in siblings if s not in _known_keys(model, error["loc"])])
-        text = f"{where}: {key} is missing{near}. Every {_dotted(path[:-1]) or 'hardware file'} needs it."
+        text = f"{where}: {key} is missing{near}. Every {dotted(path[:-1]) or 'hardware file'} needs it."
     elif kind in ("literal_error", "union_tag_invalid"):
         expected = error["ctx"].get("expected") or error["ctx"].get("expected_tags")
         value = got.get("kind") if kind == "union_tag_invalid" and isinstance(got, dict) else got
@@ -241,7 +189,7 @@ def _problem(model: Any, tree: Tree, error: Any) -> tuple[tuple[bool, str, int],
         inner = (*path, *said.split()[0].rstrip(":").split("."))
         if inner in tree.marks:  # a check of several fields begins with the one that is at fault
             file, line = tree.marks[inner]
-            text = f"{tree.at(inner)}: {_dotted((*path, said))}"
+            text = f"{tree.at(inner)}: {dotted((*path, said))}"
         else:
             text = f"{where}: {key}: {said}"
     else:
@@ -289,7 +237,7 @@ def _provenance(tree: Tree) -> Iterator[tuple[str, Provenance]]:
         if is_leaf(node):
             source = sources.get(node.get("source"), {})
             cite = source.get("cite", node.get("source"))
-            yield _dotted(path), Provenance(str(node["value"]), cite, node.get("confidence", source.get("confidence")), file, line)
+            yield dotted(path), Provenance(str(node["value"]), cite, node.get("confidence", source.get("confidence")), file, line)
         elif isinstance(node, dict):
             for key, value in node.items():
                 yield from walk(value, (*path, key))
@@ -297,7 +245,7 @@ def _provenance(tree: Tree) -> Iterator[tuple[str, Provenance]]:
             for i, value in enumerate(node):
                 yield from walk(value, (*path, i))
         elif isinstance(node, (int, float)) or (isinstance(node, str) and node[:1].isdigit()):
-            yield _dotted(path), Provenance(str(node), None, None, file, line)
+            yield dotted(path), Provenance(str(node), None, None, file, line)
 
     for path in (("memory",), ("units",), ("schedule",), ("power",), ("energy", "prices")):
         node: Any = tree.data

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -102,3 +104,73 @@ def _scalar(node: Any, file: str) -> Any:
         return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
     except (ValueError, yaml.YAMLError):
         raise ValueError(f"{file}:{node.start_mark.line + 1}: {node.value!r} cannot be read as {node.tag}.") from None
+
+
+class NotFoundError(ValueError):
+    """No file and no bundled name; whoever asked for it adds where."""
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    """ "memory.bandwidth" of a path of keys."""
+    return ".".join(str(part) for part in path)
+
+
+def plain(tree: Tree, confidences: Collection[str], sources: Collection[str] | None = None) -> Any:
+    """The data with every {value, source, ...} reduced to its value. `sources`: the names that a source may have, None for any.
+
+    ValueError with file, line and key for a leaf that says anything else.
+    """
+
+    def walk(node: Any, path: tuple[Any, ...]) -> Any:
+        if is_leaf(node):
+            _check_leaf(tree, node, path, confidences, sources)
+            return node["value"]
+        if isinstance(node, dict):
+            return {key: walk(value, (*path, key)) for key, value in node.items()}
+        if isinstance(node, list):
+            return [walk(value, (*path, i)) for i, value in enumerate(node)]
+        return node
+
+    return walk(tree.data, ())
+
+
+def _check_leaf(tree: Tree, leaf: dict[str, Any], path: tuple[Any, ...], confidences: Collection[str],
+                sources: Collection[str] | None) -> None:
+    for key in leaf:
+        if key not in ("value", "source", "confidence", "note"):
+            raise ValueError(f"{tree.at((*path, key))}: {dotted(path)}: unknown field {key!r}. "
+                             "Expected value, source, confidence or note.")
+    confidence, source = leaf.get("confidence"), leaf.get("source")
+    if confidence is not None and confidence not in confidences:
+        raise ValueError(f"{tree.at((*path, 'confidence'))}: {dotted(path)}: confidence {confidence!r}. "
+                         f"Expected one of {', '.join(confidences)}.")
+    if source is not None and not isinstance(source, str):
+        raise ValueError(f"{tree.at((*path, 'source'))}: {dotted(path)}: source {source!r} is not text.")
+    if source and sources is not None and source not in sources:
+        raise ValueError(f"{tree.at((*path, 'source'))}: {dotted(path)}: source {source!r} is not in sources.")
+
+
+def extended(where: str, find: Callable[[str, Path | None], tuple[str, str, Path | None]], base: Path | None = None,
+             chain: tuple[str, ...] = ()) -> Tree:
+    """The tree of a file laid over what it extends. `find` gives text, name for messages and folder (None: bundled) of a name or path.
+
+    NotFoundError where the chain closes on itself or `find` finds nothing; ValueError with file and line for the rest.
+    """
+    text, file, folder = find(where, base)
+    identity = file if folder is None else str(Path(file).resolve())
+    if identity in chain:
+        loop = " -> ".join(Path(f).stem for f in (*chain, identity))
+        raise NotFoundError(f"{where!r} extends itself ({loop}). Expected a chain that ends.")
+    tree = read_tree(text, file)
+    parent = tree.data.pop("extends", None)
+    if parent is None:
+        return tree
+    if not isinstance(parent, str):
+        raise ValueError(f"{tree.at(('extends',))}: extends: {parent!r} is not text. Expected a bundled name or a path.")
+    try:
+        under = extended(parent, find, folder, (*chain, identity))
+    except NotFoundError as error:
+        raise ValueError(f"{tree.at(('extends',))}: extends: {error}") from None
+    if "name" not in tree.data:
+        raise ValueError(f"{tree.at(())}: name is missing. A file that extends another needs a name of its own.")
+    return merge(under, tree)

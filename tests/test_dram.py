@@ -194,3 +194,7 @@ def test_a_table_that_is_no_request_table_is_named() -> None:
         dram.replay(requests, HBM2, scheduler="fifo")
     with pytest.raises(ValueError, match="hbm2-2000-4gb"):
         dram.replay(requests, "hbm2-2000")
+
+
+def test_a_part_may_look_back_as_far_as_the_kernel_remembers() -> None:
+    assert part.HISTORY == k.HISTORY

@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..hardware import NotFoundError, nearest
+from ..hardware import nearest
 from ..schema import CONFIDENCES
 from ..units import parse
-from ..yamltree import Tree, is_leaf, read_tree
+from ..yamltree import NotFoundError, Tree, is_leaf, read_tree
 from .part import Part, load, resolve
 from .pimpart import PimPart, Stream
 from .pimstream import STEP_ELEMENTS

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ..hardware import NotFoundError, Provenance, nearest
+from ..hardware import Provenance, nearest
 from ..schema import CONFIDENCES
-from ..yamltree import Tree, is_leaf, merge, read_tree
+from ..yamltree import NotFoundError, Tree, dotted, extended, is_leaf, plain
 from .expression import evaluate
 from .partschema import LEVELS, PROTOCOLS, PartSpec, known_keys
 
@@ -141,7 +141,7 @@ def load(part: str | Path | Part) -> Part:
     """
     if isinstance(part, Part):
         return part
-    tree = _merged(str(part), base=None, chain=())
+    tree = extended(str(part), _open)
     spec = _validated(tree)
     for name, clocks in spec.timings.items():
         leaf = tree.data["timings"][name]
@@ -255,7 +255,7 @@ def _level(part: Part, name: str, path: tuple[Any, ...]) -> int:
 
 
 def _fault(part: Part, path: tuple[Any, ...], said: str) -> ValueError:
-    return ValueError(f"{part.tree.at(path)}: {_dotted(path)}: {said}")
+    return ValueError(f"{part.tree.at(path)}: {dotted(path)}: {said}")
 
 
 @lru_cache(maxsize=1)
@@ -280,78 +280,32 @@ def _open(where: str, base: Path | None) -> tuple[str, str, Path | None]:
                         "or give the path of a YAML file")
 
 
-def _merged(where: str, base: Path | None, chain: tuple[str, ...]) -> Tree:
-    """The tree of a file over what it extends."""
-    text, file, folder = _open(where, base)
-    identity = file if folder is None else str(Path(file).resolve())
-    if identity in chain:
-        loop = " -> ".join(Path(f).stem for f in (*chain, identity))
-        raise NotFoundError(f"{where!r} extends itself ({loop}). Expected a chain that ends.")
-    tree = read_tree(text, file)
-    parent = tree.data.pop("extends", None)
-    if parent is None:
-        return tree
-    if not isinstance(parent, str):
-        raise ValueError(f"{tree.at(('extends',))}: extends: {parent!r} is not text. Expected a bundled name or a path.")
-    try:
-        under = _merged(parent, folder, (*chain, identity))
-    except NotFoundError as error:
-        raise ValueError(f"{tree.at(('extends',))}: extends: {error}") from None
-    if "name" not in tree.data:
-        raise ValueError(f"{tree.at(())}: name is missing. A file that extends another needs a name of its own.")
-    return merge(under, tree)
-
-
 def _validated(tree: Tree) -> PartSpec:
     try:
-        return PartSpec.model_validate(_plain(tree.data, (), tree))
+        return PartSpec.model_validate(plain(tree, CONFIDENCES, tree.data.get("sources", {})))
     except ValidationError as error:
         problems = sorted(_problem(tree, e) for e in error.errors())
         more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
         raise ValueError(problems[0][-1] + more) from None
 
 
-def _plain(node: Any, path: tuple[Any, ...], tree: Tree) -> Any:
-    """The tree with every {value, source, ...} reduced to its value."""
-    if is_leaf(node):
-        for key in node:
-            if key not in ("value", "source", "confidence", "note"):
-                raise ValueError(f"{tree.at((*path, key))}: {_dotted(path)}: unknown field {key!r}. "
-                                 "Expected value, source, confidence or note.")
-        if node.get("confidence", "guess") not in CONFIDENCES:
-            raise ValueError(f"{tree.at((*path, 'confidence'))}: {_dotted(path)}: confidence {node['confidence']!r}. "
-                             f"Expected one of {', '.join(CONFIDENCES)}.")
-        if node.get("source", "") not in ("", *tree.data.get("sources", {})):
-            raise ValueError(f"{tree.at((*path, 'source'))}: {_dotted(path)}: source {node['source']!r} is not in sources.")
-        return node["value"]
-    if isinstance(node, dict):
-        return {key: _plain(value, (*path, key), tree) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value, (*path, i), tree) for i, value in enumerate(node)]
-    return node
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in path)
-
-
 def _problem(tree: Tree, error: Any) -> tuple[bool, str, int, str]:
     """Sort key (a misspelt key comes before the missing one that it causes) and sentence of one pydantic error."""
     path = tuple(key for key in error["loc"] if key != "[key]")
-    where, key, kind = tree.at(path), _dotted(path), error["type"]
+    where, key, kind = tree.at(path), dotted(path), error["type"]
     if kind == "extra_forbidden":
         known = known_keys(path)
         near = nearest(path[-1], known)
         text = f"{where}: {key}: unknown field '{path[-1]}'{near}." + ("" if near else f" Known fields: {', '.join(known)}.")
     elif kind == "missing":
-        text = f"{where}: {key} is missing. Every {_dotted(path[:-1]) or 'memory part'} needs it."
+        text = f"{where}: {key} is missing. Every {dotted(path[:-1]) or 'memory part'} needs it."
     elif kind == "literal_error":
         text = f"{where}: {key}: {error['input']!r} is not known here. Expected one of {error['ctx']['expected']}."
     elif kind == "value_error":
         said = error["msg"].removeprefix("Value error, ")
         inner = (*path, *said.split()[0].split("."))
         if inner in tree.marks:  # a check of several fields begins with the one that is at fault
-            path, text = inner, f"{tree.at(inner)}: {_dotted((*path, said))}"
+            path, text = inner, f"{tree.at(inner)}: {dotted((*path, said))}"
         else:
             text = f"{where}: {key}: {said}" if key else f"{where}: {said}"
     else:
@@ -367,12 +321,12 @@ def _provenance(tree: Tree) -> Iterator[tuple[str, Provenance]]:
         if is_leaf(node):
             source = sources.get(node.get("source"), {})
             confidence = node.get("confidence", source.get("confidence"))
-            yield _dotted(path), Provenance(str(node["value"]), source.get("cite"), confidence, file, line)
+            yield dotted(path), Provenance(str(node["value"]), source.get("cite"), confidence, file, line)
         elif isinstance(node, dict):
             for key, value in node.items():
                 yield from walk(value, (*path, key))
         elif isinstance(node, (int, float)) or (isinstance(node, str) and node[:1].isdigit()):
-            yield _dotted(path), Provenance(str(node), None, None, file, line)
+            yield dotted(path), Provenance(str(node), None, None, file, line)
 
     for section in SECTIONS:
         yield from walk(tree.data.get(section, {}), (section,))
