@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from .schema import Source, Strict, WorkClass
+from .quantity import Source, Strict
+from .schema import WorkClass
 from .units import parse
 from .yamltree import is_leaf, read_tree
 

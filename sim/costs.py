@@ -13,12 +13,16 @@ Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Index = NDArray[np.bool_] | Int64s | slice
 
-CAUSES = ("ideal", "edge", "fill", "memory", "row", "refresh", "link", "launch")
+CAUSES = ("ideal", "edge", "fill", "preload", "drain", "vector", "memory", "row", "refresh", "link", "launch")
 """Where an operator's cycles go. ideal: useful work at peak; edge: tiles and waves that are not full, rates under peak;
-fill: pipelines filling, draining and preloading; memory: waiting for main memory beyond the compute; row: opening and
-closing DRAM rows for PIM; refresh: DRAM refresh; link: other devices; launch: fixed cost of starting the operator."""
+fill: pipelines before their first result, first operands on their way; preload: an array waiting for its next stationary tile;
+drain: last sums leaving an array; vector: waiting for the vector unit beside; memory: waiting for main memory beyond the compute;
+row: opening and closing DRAM rows for PIM; refresh: DRAM refresh; link: other devices; launch: fixed cost of starting the operator."""
 
 BOUNDS = ("compute", "memory", "vector", "pim", "link", "launch")
+
+CHOICES = ("", "ws", "os", "is", "ring", "tree", "torus")
+"""What a model picked for an operator where the hardware leaves it a choice: an array's dataflow, a collective's algorithm."""
 
 ACTIONS = (
     *(f"mac_{dtype}" for dtype in DTYPES), "vector_op", "sram_bytes", "l2_bytes", "dram_activate_bytes", "dram_array_bytes",
@@ -30,11 +34,14 @@ EXTERNAL_DRAM = tuple(ACTION[f"dram_{part}_bytes"] for part in ("activate", "arr
 
 
 class Costs(NamedTuple):
-    """One row an operator: `cycles` [n, cause] of the unit's clock, `actions` [n, action], `bound` (index into BOUNDS)."""
+    """One row an operator: `cycles` [n, cause] of the unit's clock, `actions` [n, action], `bound` and `choice` (indices)."""
 
     cycles: Int64s
     actions: Int64s
     bound: Int64s
+    """Index into BOUNDS."""
+    choice: Int64s
+    """Index into CHOICES."""
 
     @property
     def total_cycles(self) -> Int64s:
@@ -48,7 +55,7 @@ class Ledger:
     def __init__(self, size: int) -> None:
         self.cycles = np.zeros((size, len(CAUSES)), np.int64)
         self.actions = np.zeros((size, len(ACTIONS)), np.int64)
-        self.bound = np.zeros(size, np.int64)
+        self.bound, self.choice = np.zeros(size, np.int64), np.zeros(size, np.int64)
 
     def spend(self, cause: str, cycles: Floats | Int64s, where: Index = slice(None)) -> None:
         """Add cycles (rounded up) to a cause."""
@@ -66,10 +73,14 @@ class Ledger:
         """Multiply-adds by the operand type that the hardware really uses (index into DTYPES)."""
         self.actions[np.arange(macs.size), dtype] += macs
 
+    def chose(self, names: tuple[str, ...], which: Int64s, where: Index = slice(None)) -> None:
+        """What was picked for each row: `names` by index `which`."""
+        self.choice[where] = np.array([CHOICES.index(name) for name in names], np.int64)[which]
+
     def bind(self, candidates: dict[str, Floats | Int64s]) -> None:
         """The bound of each row is the largest of its candidates; the first named wins a tie."""
         codes = np.array([BOUNDS.index(name) for name in candidates], np.int64)
         self.bound[:] = codes[np.argmax(np.stack([np.asarray(c, np.float64) for c in candidates.values()]), axis=0)]
 
     def costs(self) -> Costs:
-        return Costs(self.cycles, self.actions, self.bound)
+        return Costs(self.cycles, self.actions, self.bound, self.choice)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,11 +14,14 @@ from . import devices, energy
 from .costs import ACTIONS, BOUNDS, Floats
 from .devices.precision import Rates, used_for
 from .hardware import Hardware
-from .mapping import unit_for
+from .mapping import units_for
 from .units import cycles_to_ps_all
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+NEVER = np.iinfo(np.int64).max
 
 
 class Estimates(NamedTuple):
@@ -30,27 +33,32 @@ class Estimates(NamedTuple):
 
 
 def estimate_rows(rows: Rows, hardware: Hardware) -> Estimates:
-    """Each row alone on the unit that the hardware maps it to."""
+    """Each row alone on the unit that the hardware maps it to; the fastest of several."""
     machines = devices.resolve(hardware.spec)
-    latency = np.zeros(rows.size, np.int64)
-    bound = latency.copy()
+    latency, bound = np.full(rows.size, NEVER), np.zeros(rows.size, np.int64)
     actions = np.zeros((rows.size, len(ACTIONS)), np.int64)
     work = rows.work
-    nobody = Requests(np.empty(0, np.int64), np.empty(0, np.int64))
     for code in np.unique(work).tolist():
-        name = unit_for(WORK[code], hardware)
-        unit = hardware.spec.units[name]
         index = np.flatnonzero(work == code)
-        for rates in (value for value in machines[name] if isinstance(value, Rates)):
-            for dtype in np.unique(rows.act_dtype[index]).tolist():
-                used_for(DTYPES[dtype], rates, f"{hardware.name}: unit {name}")
-        for part in _parts(rows.take(index), unit.kind):
-            costs = devices.cost(unit.kind, part, machines[name], nobody)
-            latency[index] += cycles_to_ps_all(costs.total_cycles, machines[name].freq_hz)
-            actions[index] += costs.actions
-            bound[index] = costs.bound
+        for name in units_for(WORK[code], hardware):
+            one = _on_unit(rows.take(index), name, hardware, machines[name])
+            faster = one[0] < latency[index]
+            for whole, part in zip((latency, actions, bound), one, strict=True):
+                whole[index[faster]] = part[faster]
     energy_pj = energy.energy_pj(actions, hardware) + hardware.spec.power.static * latency
     return Estimates(latency, energy_pj, bound)
+
+
+def _on_unit(rows: Rows, name: str, hardware: Hardware, machine: Any) -> tuple[Int64s, Int64s, Int64s]:
+    """Time in ps, counts of actions and bound of each row on one unit."""
+    unit = hardware.spec.units[name]
+    for rates in (value for value in machine if isinstance(value, Rates)):
+        for dtype in np.unique(rows.act_dtype).tolist():
+            used_for(DTYPES[dtype], rates, f"{hardware.name}: unit {name}")
+    nobody = Requests(np.empty(0, np.int64), np.empty(0, np.int64))
+    all_costs = [devices.cost(unit.kind, part, machine, nobody) for part in _parts(rows, unit.kind)]
+    latency = sum(cycles_to_ps_all(costs.total_cycles, machine.freq_hz) for costs in all_costs)
+    return np.asarray(latency), np.sum([costs.actions for costs in all_costs], axis=0), all_costs[-1].bound
 
 
 def _parts(rows: Rows, kind: str) -> list[Rows]:

@@ -10,15 +10,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from . import schema
 from .costs import ACTIONS
-from .schema import CONFIDENCES, HardwareSpec, PriceTable
+from .nodes import energy_factor, node
+from .quantity import CONFIDENCES
+from .schema import HardwareSpec, PriceTable
+from .yamlcheck import nearest, validated
 from .yamltree import NotFoundError, Tree, dotted, extended, is_leaf, plain, read_tree
+
+__all__ = ["FAMILIES", "Hardware", "Provenance", "load", "names", "nearest", "price_table"]
 
 FAMILIES = ("gpu", "tpu", "npu", "pim", "cpu")
 """Folders of hw_configs that hold devices."""
+LOGIC = ("mac_", "vector_op", "sram_", "l2_")
+"""Actions whose energy follows the technology node; DRAM, PIM and links have prices of their own."""
 OPTIONAL = (("schedule",), ("energy", "prices"))
 """Mappings that a file may leave out and a change may reach into."""
 
@@ -48,8 +52,11 @@ class Hardware:
 
     @cached_property
     def prices(self) -> dict[str, float]:
-        """pJ an action, pJ a bit for *_bytes: the energy table with this device's own prices over it."""
-        return price_table(self.spec.energy.table).prices | self.spec.energy.prices
+        """pJ an action, pJ a bit for *_bytes: the energy table, logic scaled to the device's node, with its own prices over it."""
+        table, energy = price_table(self.spec.energy.table), self.spec.energy
+        factor = energy_factor(table.node, energy.node) if energy.node else 1.0
+        scaled = {action: price * (factor if action.startswith(LOGIC) else 1.0) for action, price in table.prices.items()}
+        return scaled | energy.prices
 
     def replace(self, changes: dict[str, Any]) -> Hardware:
         """This hardware with some values changed, e.g. {"memory.bandwidth": "4.8 TB/s"}; checked as a file is.
@@ -97,12 +104,6 @@ def price_table(name: str) -> PriceTable:
     return table
 
 
-def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """" (did you mean 'x'?)", or nothing where nothing is near."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" (did you mean '{near[0]}'?)" if near else ""
-
-
 @lru_cache(maxsize=1)
 def _bundled() -> dict[str, Any]:
     root = resources.files("gemvane.hw_configs")
@@ -133,6 +134,11 @@ def _open(where: str, base: Path | None) -> tuple[str, str, Path | None]:
 def _checked(tree: Tree) -> Hardware:
     spec = _validated(HardwareSpec, tree)
     _check_actions(spec.energy.prices, ("energy", "prices"), tree)
+    if spec.energy.node:
+        try:
+            node(spec.energy.node)
+        except ValueError as error:
+            raise ValueError(f"{tree.at(('energy', 'node'))}: energy.node: {error}") from None
     try:
         price_table(spec.energy.table)
     except NotFoundError as error:
@@ -149,84 +155,7 @@ def _check_actions(prices: dict[str, float], path: tuple[str, ...], tree: Tree) 
 
 
 def _validated(model: Any, tree: Tree) -> Any:
-    try:
-        return model.model_validate(plain(tree, CONFIDENCES))
-    except ValidationError as error:
-        problems = sorted((_problem(model, tree, e) for e in error.errors()), key=lambda p: p[0])
-        more = f" ({len(problems) - 1} more like this: `gemvane hw check` lists them)" if len(problems) > 1 else ""
-        raise HardwareError(problems[0][1] + more, tuple(text for _, text in problems)) from None
-
-
-class HardwareError(ValueError):
-    """A file that does not say what it should; `problems` has every fault, one sentence each."""
-
-    def __init__(self, message: str, problems: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.problems = problems
-
-
-def _problem(model: Any, tree: Tree, error: Any) -> tuple[tuple[bool, str, int], str]:
-    """Sort key (a misspelt key comes before the missing one that it causes) and sentence of one pydantic error."""
-    path, siblings = _path_in_file(tree, error["loc"])
-    file, line = tree.mark(path)
-    where, key = tree.at(path), dotted(path)
-    kind, got = error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        known = _known_keys(model, error["loc"])
-        wish = "" if nearest(path[-1], known) else f" Known fields: {', '.join(known)}."
-        text = f"{where}: {key}: unknown field '{path[-1]}'{nearest(path[-1], known)}.{wish}"
-    elif kind == "missing":
-        near = nearest(path[-1], [s for s in siblings if s not in _known_keys(model, error["loc"])])
-        text = f"{where}: {key} is missing{near}. Every {dotted(path[:-1]) or 'hardware file'} needs it."
-    elif kind in ("literal_error", "union_tag_invalid"):
-        expected = error["ctx"].get("expected") or error["ctx"].get("expected_tags")
-        value = got.get("kind") if kind == "union_tag_invalid" and isinstance(got, dict) else got
-        text = f"{where}: {key}: {value!r} is not known here. Expected one of {expected}."
-    elif kind == "union_tag_not_found":
-        text = f"{where}: {key}.kind is missing. Expected one of {', '.join(schema.CAN_RUN)}."
-    elif kind == "value_error":
-        said = error["msg"].removeprefix("Value error, ")
-        inner = (*path, *said.split()[0].rstrip(":").split("."))
-        if inner in tree.marks:  # a check of several fields begins with the one that is at fault
-            file, line = tree.marks[inner]
-            text = f"{tree.at(inner)}: {dotted((*path, said))}"
-        else:
-            text = f"{where}: {key}: {said}"
-    else:
-        text = f"{where}: {key}: {got!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
-    return (kind == "missing", file, line), text
-
-
-def _path_in_file(tree: Tree, loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[str]]:
-    """The keys of an error as they stand in the file (pydantic adds the tag of a union and [key])."""
-    node, path = tree.data, []
-    for part in loc:
-        if part == "[key]":
-            break
-        inside = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int))
-        if not inside and isinstance(node, dict) and node.get("kind") == part:
-            continue
-        path.append(part)
-        if not inside:
-            break
-        node = node[part]
-    parent: Any = tree.data
-    for part in path[:-1]:
-        parent = parent[part]
-    return tuple(path), list(parent) if isinstance(parent, dict) else []
-
-
-def _known_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
-    """Fields of the mapping in which an unknown or missing key was met."""
-    if len(loc) == 1:
-        return list(model.model_fields)
-    if loc[0] == "units":
-        by_kind = {k.__name__.lower(): k for k in (schema.Gpu, schema.Systolic, schema.Vector, schema.Pim, schema.Cpu, schema.Link)}
-        return list(by_kind[loc[2]].model_fields) if len(loc) > 3 and loc[2] in by_kind else []
-    sections: dict[str, type[schema.Strict]] = {"memory": schema.Memory, "schedule": schema.Schedule, "power": schema.PowerBudget,
-                                                "energy": schema.EnergySpec, "sources": schema.Source}
-    inner = sections.get(str(loc[0]))
-    return list(inner.model_fields) if inner else []
+    return validated(model, tree, plain(tree, CONFIDENCES), "hardware file", ": `gemvane hw check` lists them")
 
 
 def _provenance(tree: Tree) -> Iterator[tuple[str, Provenance]]:

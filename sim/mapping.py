@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import product
+
 import numpy as np
 
 from gemvane.workloads.ops import CODE, SHAPE, WORK, Int64s, derive
@@ -13,9 +16,25 @@ PIM_PARTS = (("attention_score", "score"), ("softmax", "softmax"), ("attention_v
 """Attention over the cache as PIM runs it: q . K in memory, softmax on the vector unit, p . V in memory."""
 
 
-def lower_to(trace: Trace, hardware: Hardware) -> Trace:
+Placement = Mapping[str, str]
+"""Class of work -> unit."""
+
+
+def choices(hardware: Hardware) -> dict[str, list[str]]:
+    """Class of work -> the units that may run it."""
+    return {str(work): [units] if isinstance(units, str) else list(dict.fromkeys(units)) for work, units in hardware.spec.mapping.items()}
+
+
+def placements(hardware: Hardware, trace: Trace) -> list[Placement]:
+    """Every way of picking one unit for each class of work of the trace, the hardware's first choices first."""
+    of_trace = {WORK[code] for code in np.unique(trace.rows.work).tolist()}
+    open_to = {work: units if work in of_trace else units[:1] for work, units in choices(hardware).items()}
+    return [dict(zip(open_to, picked, strict=True)) for picked in product(*open_to.values())]
+
+
+def lower_to(trace: Trace, hardware: Hardware, placement: Placement) -> Trace:
     """The trace in the operators that this hardware runs."""
-    unit = hardware.spec.mapping.get("attention_decode")
+    unit = placement.get("attention_decode")
     on_pim = unit is not None and hardware.spec.units[unit].kind == "pim"
     return split_attention(trace) if on_pim else trace
 
@@ -51,19 +70,20 @@ def split_attention(trace: Trace) -> Trace:
     return Trace(derive(shape), names, ptr, idx, trace.requests, trace.devices)
 
 
-def unit_for(work: str, hardware: Hardware) -> str:
-    """The unit that runs a class of work. ValueError where the hardware names none."""
-    mapping: dict[str, str] = {str(work): unit for work, unit in hardware.spec.mapping.items()}
-    if work not in mapping:
+def units_for(work: str, hardware: Hardware) -> list[str]:
+    """The units that may run a class of work. ValueError where the hardware names none."""
+    known = choices(hardware)
+    if work not in known:
         raise ValueError(f"{hardware.name}: mapping has no unit for {work} operators. Name one of {', '.join(hardware.spec.units)}.")
-    return mapping[work]
+    return known[work]
 
 
-def assign(trace: Trace, hardware: Hardware) -> Int64s:
+def assign(trace: Trace, hardware: Hardware, placement: Placement) -> Int64s:
     """Index of the unit (in the hardware's order) of each row. ValueError where no unit takes a class of work."""
     order = {name: i for i, name in enumerate(hardware.spec.units)}
     work = trace.rows.work
     unit_of = np.full(len(WORK), -1, np.int64)
     for code in np.unique(work).tolist():
-        unit_of[code] = order[unit_for(WORK[code], hardware)]
+        units_for(WORK[code], hardware)
+        unit_of[code] = order[placement[WORK[code]]]
     return unit_of[work]

@@ -14,8 +14,9 @@ from gemvane.workloads.ops import KINDS, WORK
 
 from . import energy, perfetto
 from .confidence import Confidence, judge
-from .costs import BOUNDS, CAUSES, Floats, Int64s
+from .costs import BOUNDS, CAUSES, CHOICES, Floats, Int64s
 from .devices import resolve
+from .mapping import choices
 from .simulate import Phase, Run
 from .units import ps_to_s
 
@@ -62,6 +63,14 @@ class Result:
     @property
     def throughput_tok_s(self) -> float:
         return self.tokens / self.latency_s
+
+    @property
+    def placement(self) -> dict[str, dict[str, str]]:
+        """Phase -> class of work -> unit, where the hardware leaves a choice of units."""
+        open_to = [work for work, units in choices(self.run.hardware).items() if len(units) > 1]
+        picked = {name: {work: phase.placement[work] for work in open_to if (phase.trace.rows.work == WORK.index(work)).any()}
+                  for name, phase in self.run.phases.items()}
+        return {name: units for name, units in picked.items() if units}
 
     @property
     def devices(self) -> int:
@@ -132,7 +141,7 @@ class Result:
         return self.run.warnings + hot
 
     def ops_table(self) -> list[dict[str, Any]]:
-        """One row for each operator name of a phase: count, busy time, dynamic energy, what binds most of its time."""
+        """One row for each operator name of a phase: count, busy time, dynamic energy, what binds most of its time, time by cause."""
         return [row for name, phase in self.run.phases.items() for row in _ops(name, phase, self.run)]
 
     @property
@@ -181,6 +190,7 @@ class Result:
                        "capacity_bytes": memory.capacity_bytes},
             "utilisation": self.utilisation,
             "bounds": {phase: self.bounds(phase) for phase in run.phases},
+            "placement": self.placement,
             "ops": self.ops_table(),
             "confidence": {"label": self.confidence.label, "band": list(self.confidence.band),
                            "energy_band": list(self.confidence.energy_band), "source": self.confidence.source},
@@ -236,6 +246,7 @@ def _ops(name: str, phase: Phase, run: Run) -> list[dict[str, Any]]:
     units = list(run.hardware.spec.units)
     rows = phase.trace.rows
     dynamic = energy.energy_pj(phase.actions, run.hardware) * PJ * run.scenario.tp
+    by_cause = _seconds(phase, run)
     out = []
     for code in dict.fromkeys(rows.name.tolist()):
         index = np.flatnonzero(rows.name == code)
@@ -245,7 +256,8 @@ def _ops(name: str, phase: Phase, run: Run) -> list[dict[str, Any]]:
         out.append({
             "name": phase.trace.names[code], "kind": KINDS[rows.kind[index[0]]].name, "phase": name, "unit": units[phase.unit[index[0]]],
             "count": int(index.size * phase.steps), "time_s": ps_to_s(int(times.sum())), "energy_j": float(dynamic[entries].sum()),
-            "bound": BOUNDS[int(np.argmax(by_bound))],
+            "bound": BOUNDS[int(np.argmax(by_bound))], "choice": CHOICES[phase.choice[entries[0]]],
+            **{f"{cause}_s": float(s) for cause, s in zip(CAUSES, by_cause[entries].sum(axis=0), strict=True)},
         })
     return out
 
@@ -269,13 +281,16 @@ def _intervals(name: str, phase: Phase, run: Run, start_ps: int, steps: int | No
     }
 
 
+def _seconds(phase: Phase, run: Run) -> Floats:
+    """[entry, cause] seconds of work over all steps, once for each entry."""
+    freq = np.array([machine.freq_hz for machine in resolve(run.hardware.spec).values()], np.float64)
+    unit_of_entry = np.zeros(phase.cycles.shape[0], np.int64)
+    unit_of_entry[phase.alike] = phase.unit
+    seconds: Floats = phase.cycles / freq[unit_of_entry][:, None]
+    return seconds
+
+
 def causes_s(result: Result, phase: str) -> dict[str, float]:
     """Seconds of work of a phase by cause (see costs.CAUSES), summed over operators and units."""
     run = result.run.phases[phase]
-    units = list(result.run.hardware.spec.units.values())
-    freq = [machine.freq_hz for machine in resolve(result.run.hardware.spec).values()]
-    assert len(freq) == len(units)
-    unit_of_entry = np.zeros(run.cycles.shape[0], np.int64)
-    unit_of_entry[run.alike] = run.unit
-    seconds = (_repeats(run)[:, None] * run.cycles) / np.array(freq)[unit_of_entry][:, None]
-    return dict(zip(CAUSES, seconds.sum(axis=0).tolist(), strict=True))
+    return dict(zip(CAUSES, (_repeats(run) @ _seconds(run, result.run)).tolist(), strict=True))

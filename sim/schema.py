@@ -6,133 +6,38 @@ to its value (sim/hardware.py keeps the rest as provenance). Numbers come out in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    WithJsonSchema,
-    model_validator,
+from pydantic import Field, model_validator
+
+from gemvane.workloads.ops import DTYPE_BITS
+
+from .quantity import (
+    Bandwidth,
+    ComputeRate,
+    Count,
+    Dtype,
+    Frequency,
+    Length,
+    PerCell,
+    PinRate,
+    Power,
+    PowerOfTwo,
+    Prices,
+    Share,
+    Size,
+    Source,
+    Strict,
+    SubBatches,
+    Time,
 )
-from pydantic_core import CoreSchema, core_schema
-
-from .units import DIMENSIONS, parse, show
+from .units import show
 
 SCHEMA_VERSION = 1
-Confidence = Literal["measured", "datasheet", "paper", "source", "second-hand", "derived", "memory", "guess", "policy"]
-CONFIDENCES: tuple[str, ...] = get_args(Confidence)
 PEAK_TOLERANCE = 0.02
 """Vendors print peaks to two or three digits (989 TFLOP/s for 989.43), so a check of peak = 2 x MACs x clock allows 2 %."""
-
-
-def _or_leaf(schema: dict[str, Any]) -> dict[str, Any]:
-    """The editors' schema of a number: bare, or a mapping that says where it comes from."""
-    origin = {"source": {"type": "string"}, "confidence": {"enum": list(CONFIDENCES)}, "note": {"type": "string"}}
-    leaf = {"type": "object", "properties": {"value": schema, **origin}, "required": ["value"], "additionalProperties": False}
-    return {"anyOf": [schema, leaf]}
-
-
-@dataclass(frozen=True, eq=False)
-class Quantity:
-    """A field that is read by `read` and shown to editors as `json`."""
-
-    read: Callable[[Any], float]
-    json: Any
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return _or_leaf(self.json)
-
-
-def _of(dimension: str) -> Quantity:
-    want = DIMENSIONS[dimension]
-
-    def above_zero(text: object) -> float:
-        value = parse(text, dimension)
-        if value == 0:
-            raise ValueError(f"{text!r} is zero. Expected a {want.name} above zero, e.g. '{want.example}'.")
-        return value
-
-    return Quantity(above_zero, {"type": "string", "description": f"a {want.name}, e.g. '{want.example}'", "examples": [want.example]})
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} is not a count. Expected a whole number, e.g. 128.")
-    if value <= 0:
-        raise ValueError(f"{value!r} is not positive. Expected a whole number above zero.")
-    return value
-
-
-def _power_of_two(value: object) -> int:
-    count = _count(value)
-    if count & (count - 1):
-        raise ValueError(f"{count} is not a power of two, which this hardware needs.")
-    return count
-
-
-def _share(text: object) -> float:
-    share = float(parse(text, "fraction"))
-    if not 0 < share <= 1:
-        raise ValueError(f"{text!r} is not a share. Expected more than 0 % and at most 100 %.")
-    return share
-
-
-def _sub_batches(value: object) -> int | str:
-    return "auto" if value == "auto" else _count(value)
-
-
-def _per_cell(value: object) -> float:
-    return float(_count(value)) if isinstance(value, int) else float(parse(value, "fraction"))
-
-
-def _price(action: str, text: object) -> float:
-    return float(parse(text, "energy per bit" if action.endswith("_bytes") else "energy"))
-
-
-def _prices(prices: object) -> dict[str, float]:
-    if not isinstance(prices, dict):
-        raise ValueError(f"{prices!r} is not a mapping of actions to prices.")
-    out = {}
-    for action, text in prices.items():
-        try:
-            out[action] = _price(action, text)
-        except ValueError as error:
-            raise ValueError(f"{action}: {error}") from None
-    return out
-
-
-Size = Annotated[int, _of("size")]
-Bandwidth = Annotated[int, _of("bandwidth")]
-PinRate = Annotated[int, _of("pin rate")]
-Frequency = Annotated[int, _of("frequency")]
-Time = Annotated[int, _of("time")]
-ComputeRate = Annotated[int, _of("compute rate")]
-Power = Annotated[float, _of("power")]
-Length = Annotated[float, _of("length")]
-Share = Annotated[float, Quantity(_share, {"type": "string", "examples": ["88 %"]})]
-Count = Annotated[int, Quantity(_count, {"type": "integer", "minimum": 1})]
-SubBatches = Annotated[int | Literal["auto"], Quantity(_sub_batches, {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})]
-PowerOfTwo = Annotated[int, Quantity(_power_of_two, {"type": "integer", "minimum": 1})]
-PerCell = Annotated[float, Quantity(_per_cell, {"anyOf": [{"type": "integer"}, {"type": "string"}]})]
-Prices = Annotated[dict[str, float], BeforeValidator(_prices),
-                   WithJsonSchema({"type": "object", "description": "action: '0.59 pJ', or '3.9 pJ/bit' for *_bytes"})]
-
-Dtype = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int16", "int8", "int4", "fp4"]
-
-
-class Strict(BaseModel):
-    """A mapping that knows all its keys and never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+PARTIAL_SUM_BITS = 32
 
 
 def _check_peaks(what: str, stated: Mapping[Any, int], macs: str, counted: Mapping[Any, float]) -> None:
@@ -149,19 +54,16 @@ def _check_peaks(what: str, stated: Mapping[Any, int], macs: str, counted: Mappi
             raise ValueError(f"{what}.{dtype} is {show(peak, 'OP/s', 4)} but 2 x MACs x clock is {show(counted[dtype], 'OP/s', 4)}")
 
 
-class Source(Strict):
-    cite: str
-    confidence: Confidence
-
-
 class Memory(Strict):
     """The main memory of one device."""
 
     technology: str
     capacity: Size
     bandwidth: Bandwidth
-    sustained: Share = 1.0
-    """Share of `bandwidth` that the best long streams reach (refresh, turnarounds)."""
+    part: str | None = None
+    """Memory part under hw_configs/memory/ whose channels this is."""
+    sustained: Share | None = None
+    """Share of `bandwidth` that the best long streams reach (refresh, turnarounds). Left out: that of `part`, replayed."""
     pins: Count | None = None
     pin_rate: PinRate | None = None
 
@@ -196,6 +98,24 @@ class Gpu(Strict):
         return self
 
 
+def least_tiles(rows: int, cols: int, dataflow: str, input_bits: int, weight_bits: int) -> tuple[int, int, int]:
+    """Bytes of input, weight and partial sums without which an array has no tile: of what streams through it one vector, of what
+    stays in it one array tile, and each of them twice."""
+    tile = rows * cols
+    elements = {"ws": (rows, tile, cols), "os": (rows, cols, tile), "is": (tile, rows, cols)}[dataflow]
+    widths = (input_bits, weight_bits, PARTIAL_SUM_BITS)
+    at_input, at_weight, at_output = (2 * -(-count * bits // 8) for count, bits in zip(elements, widths, strict=True))
+    return at_input, at_weight, at_output
+
+
+class Buffers(Strict):
+    """Parts of an array's memory that only one operand may use."""
+
+    input: Size
+    weight: Size
+    output: Size
+
+
 class Systolic(Strict):
     kind: Literal["systolic"]
     clock: Frequency
@@ -209,6 +129,11 @@ class Systolic(Strict):
     weight_double_buffer: bool = True
     """Load the next stationary tile behind the stream of this one."""
     sram: Size
+    """Memory of all arrays together: tiles of operands, twice each, and activations that stay between operators."""
+    buffers: Buffers | None = None
+    """Left out: the operands share `sram` as suits each operator."""
+    accumulators: Size | None = None
+    """Memory of all arrays for partial sums alone, four bytes each. Left out: they lie in `sram`."""
     op_overhead: Time
     """Fixed cost of starting one operator: descriptors, DMA latency, synchronisation."""
 
@@ -217,6 +142,25 @@ class Systolic(Strict):
         cells = self.rows * self.cols * self.num_arrays
         counted = {dtype: 2 * macs * cells * self.clock for dtype, macs in self.macs_per_cell.items()}
         _check_peaks("peak", self.peak, "macs_per_cell", counted)
+        return self
+
+    @model_validator(mode="after")
+    def _some_tile_fits(self) -> Systolic:
+        """Half of the memory may be taken by activations that stay between operators."""
+        bits = max(DTYPE_BITS[dtype] for dtype in self.macs_per_cell)
+        flows = ("ws", "os", "is") if self.dataflow == "auto" else (self.dataflow,)
+        needs = [least_tiles(self.rows, self.cols, flow, bits, bits) for flow in flows]
+        least = 2 * min(sum(need) for need in needs)
+        if self.sram < least:
+            raise ValueError(f"sram is {self.sram} B. The least that works under {self.rows} x {self.cols} cells is {least} B: half of it "
+                             "for two tiles of each operand, half for activations")
+        if self.buffers is not None:
+            sizes = dict(self.buffers)
+            if sum(sizes.values()) > self.sram:
+                raise ValueError(f"buffers add up to {show(sum(sizes.values()), 'B')} but sram is {show(self.sram, 'B')}")
+            for name, size, *need in zip(sizes, sizes.values(), *needs, strict=True):
+                if size < min(need):
+                    raise ValueError(f"buffers.{name} is {show(size, 'B')} but two tiles of it are {show(min(need), 'B')}")
         return self
 
 
@@ -300,7 +244,20 @@ class Link(Strict):
     latency: Time
     """One message of size zero from one device to another."""
     algorithm: Literal["ring", "tree", "auto"] = "auto"
+    """Behind a switch. A torus has rings along its axes."""
+    topology: Literal["switch", "torus"] = "switch"
+    axes: Count | None = None
+    """Of a torus: a device has two links along each, which share `bandwidth` evenly."""
+    wraps_from: Count | None = None
+    """Of a torus: devices along an axis from which on its ends are linked."""
     max_devices: Count
+
+    @model_validator(mode="after")
+    def _a_torus_has_axes(self) -> Link:
+        for name, value in (("axes", self.axes), ("wraps_from", self.wraps_from)):
+            if (value is not None) != (self.topology == "torus"):
+                raise ValueError(f"{name} is {'missing' if value is None else value} but topology is {self.topology}")
+        return self
 
 
 Unit = Annotated[Gpu | Systolic | Vector | Pim | Cpu | Link, Field(discriminator="kind")]
@@ -308,7 +265,7 @@ WorkClass = Literal["matmul", "attention_prefill", "attention_decode", "vector",
 _ALL_BUT_LINKS = ("matmul", "attention_prefill", "attention_decode", "vector", "move")
 CAN_RUN: dict[str, tuple[str, ...]] = {
     "gpu": _ALL_BUT_LINKS, "cpu": _ALL_BUT_LINKS, "systolic": ("matmul", "attention_prefill", "attention_decode"),
-    "vector": ("vector", "move"), "pim": ("attention_decode",), "link": ("collective",),
+    "vector": ("vector", "move", "attention_decode"), "pim": ("attention_decode",), "link": ("collective",),
 }
 """Kind of unit -> the classes of work that its model costs; any other would take no time there."""
 
@@ -318,7 +275,7 @@ class Schedule(Strict):
 
     sub_batches: SubBatches = 1
     """Parts into which a decode batch is cut so that units can work on different parts at once; auto: 1 or 2, the faster."""
-    exclusive: list[list[str]] = []
+    exclusive: list[list[str]] = Field(default_factory=list)
     """Groups of units of which only one may work at a time (PIM in blocked mode)."""
 
 
@@ -331,8 +288,10 @@ class PowerBudget(Strict):
 class EnergySpec(Strict):
     table: str
     """Price table under hw_configs/energy/."""
-    prices: Prices = {}
-    """Prices of this device that differ from the table."""
+    node: Length | None = None
+    """Technology node of the device where it is another than the table's: logic and SRAM are scaled to it."""
+    prices: Prices = Field(default_factory=dict)
+    """Prices of this device that differ from the table; they are not scaled."""
 
 
 class PriceTable(Strict):
@@ -342,7 +301,7 @@ class PriceTable(Strict):
     name: str
     node: Length
     description: str
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source] = Field(default_factory=dict)
     prices: Prices
 
 
@@ -353,17 +312,18 @@ class HardwareSpec(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     kind: Literal["gpu", "tpu", "npu", "npu-pim", "gpu-pim", "cpu"]
     description: str
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source] = Field(default_factory=dict)
     memory: Memory
     units: dict[str, Unit]
-    mapping: dict[WorkClass, str]
+    mapping: dict[WorkClass, str | Annotated[list[str], Field(min_length=1)]]
+    """The unit that runs each class of work; a list: the one with which a phase is over first."""
     schedule: Schedule = Schedule()
     power: PowerBudget
     energy: EnergySpec
 
     @model_validator(mode="after")
     def _names_meet(self) -> HardwareSpec:
-        for work, unit in self.mapping.items():
+        for work, unit in ((work, unit) for work, units in self.mapping.items() for unit in ([units] if isinstance(units, str) else units)):
             if unit not in self.units:
                 raise ValueError(f"mapping.{work} names unit {unit!r}; units are {', '.join(self.units)}")
             kind = self.units[unit].kind

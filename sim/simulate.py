@@ -34,6 +34,7 @@ class Phase:
     """
 
     trace: Trace
+    placement: mapping.Placement
     unit: Int64s
     alike: Int64s
     """Of each row of a step: its entry in the columns below."""
@@ -45,6 +46,8 @@ class Phase:
     """[entry, cause], over all steps, once for each entry."""
     actions: Int64s
     """[entry, action], over all steps, once for each entry."""
+    choice: Int64s
+    """[entry] index into costs.CHOICES, of the last step."""
     timeline: Timeline
     sub_batches: int
 
@@ -83,7 +86,7 @@ def simulate(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Run:
     warnings += _fallbacks(scenario, hardware, machines)
     first = second = None
     if scenario.phase != "decode":
-        first = run_phase(lower.prefill(spec, scenario, scenario.pp), 1, hardware, machines)
+        first = _fastest(lower.prefill(spec, scenario, scenario.pp), 1, hardware, machines)
     steps = scenario.decode_steps if scenario.phase == "both" else scenario.output
     if scenario.phase != "prefill" and not spec.encoder and steps > 0:
         second = _decode(spec, scenario, hardware, machines, steps)
@@ -94,19 +97,25 @@ def _decode(spec: ModelSpec, scenario: Scenario, hardware: Hardware, machines: d
     """All decode steps, with the sub-batches of the hardware's policy (never fewer than pipeline stages)."""
     asked = hardware.spec.schedule.sub_batches
     counts = dict.fromkeys(min(scenario.batch, max(n, scenario.pp)) for n in ((1, 2) if asked == "auto" else (asked,)))
-    runs = [run_phase(lower.decode_step(spec, scenario, sub_batches=n), steps, hardware, machines) for n in counts]
+    runs = [_fastest(lower.decode_step(spec, scenario, sub_batches=n), steps, hardware, machines) for n in counts]
     return min(runs, key=lambda run: run.latency_ps)
 
 
-def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, Any]) -> Phase:
+def _fastest(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, Any]) -> Phase:
+    """The phase with the units that end it first, of those that the hardware offers for each class of work."""
+    runs = [run_phase(trace, steps, hardware, machines, placement) for placement in mapping.placements(hardware, trace)]
+    return min(runs, key=lambda run: run.latency_ps)
+
+
+def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, Any], placement: mapping.Placement) -> Phase:
     """A trace mapped, costed and scheduled; `steps` times in a row, with a growing cache."""
-    trace = mapping.lower_to(trace, hardware)
-    unit = mapping.assign(trace, hardware)
+    trace = mapping.lower_to(trace, hardware, placement)
+    unit = mapping.assign(trace, hardware, placement)
     costed = np.stack([c for name, c in trace.rows._asdict().items() if name not in NOT_COSTED] + [unit])
     _, first, alike = np.unique(costed, axis=1, return_index=True, return_inverse=True)
     alike = alike.reshape(-1)
     entries = _Entries(trace.rows.take(first), unit[first], trace, steps)
-    duration_ps, bound, cycles, actions = entries.cost(hardware, machines)
+    duration_ps, bound, cycles, actions, choice = entries.cost(hardware, machines)
 
     count = len(hardware.spec.units)
     placed = trace.rows.stage * count + unit
@@ -115,7 +124,7 @@ def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, 
     timeline = schedule(placed, duration_ps, trace.preds_ptr, trace.preds_idx, groups=_groups(hardware, stages),
                         duration_index=alike, next_preds_ptr=ptr, next_preds_idx=idx)
     sub_batches = int(trace.rows.sub_batch.max()) + 1
-    return Phase(trace, unit, alike, duration_ps, bound, cycles, actions, timeline, sub_batches)
+    return Phase(trace, placement, unit, alike, duration_ps, bound, cycles, actions, choice, timeline, sub_batches)
 
 
 @dataclass(frozen=True)
@@ -127,14 +136,15 @@ class _Entries:
     trace: Trace
     steps: int
 
-    def cost(self, hardware: Hardware, machines: dict[str, Any]) -> tuple[Int64s, Int64s, Int64s, Int64s]:
-        """duration_ps and bound [step, entry]; cycles [entry, cause] and actions [entry, action] summed over the steps.
+    def cost(self, hardware: Hardware, machines: dict[str, Any]) -> tuple[Int64s, Int64s, Int64s, Int64s, Int64s]:
+        """duration_ps and bound [step, entry]; cycles [entry, cause] and actions [entry, action] summed over the steps; choice [entry].
 
         Only what reads the growing cache is costed step by step.
         """
         size = self.rows.size
         duration_ps, bound = np.zeros((self.steps, size), np.int64), np.zeros((self.steps, size), np.int64)
         cycles, actions = np.zeros((size, len(CAUSES)), np.int64), np.zeros((size, len(ACTIONS)), np.int64)
+        choice = np.zeros(size, np.int64)
         grows = (self.rows.kv_len > 0) & (self.rows.phase == 1)
         for u, (name, unit) in enumerate(hardware.spec.units.items()):
             for growing, times in ((False, 1), (True, self.steps)):
@@ -148,10 +158,11 @@ class _Entries:
                 ps = cycles_to_ps_all(costs.total_cycles, machines[name].freq_hz)
                 duration_ps[:, index] = ps.reshape(times, index.size)
                 bound[:, index] = costs.bound.reshape(times, index.size)
+                choice[index] = costs.choice.reshape(times, index.size)[-1]
                 repeat = self.steps // times
                 cycles[index] = costs.cycles.reshape(times, index.size, -1).sum(axis=0) * repeat
                 actions[index] = costs.actions.reshape(times, index.size, -1).sum(axis=0) * repeat
-        return duration_ps, bound, cycles, actions
+        return duration_ps, bound, cycles, actions, choice
 
 
 def _previous_step(trace: Trace) -> tuple[Int64s, Int64s]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gemvane as gv
-from gemvane.sim.costs import ACTION
+from gemvane.sim.costs import ACTION, CHOICES
 from gemvane.sim.devices import cost, link, resolve
 from gemvane.sim.devices.gpu import TILES
 from gemvane.sim.devices.link import ResolvedLink
@@ -100,7 +100,7 @@ def collective(kind: str, size_bytes: int, peers: int) -> Rows:
     return rows_from_table({"op": [kind], "dtype": ["bf16"], "bytes": [size_bytes], "tp": [peers]})
 
 
-RING = ResolvedLink(freq_hz=10**9, bytes_per_cycle=100.0, latency_cycles=1000.0, algorithm="ring", max_devices=8)
+RING = ResolvedLink(10**9, bytes_per_cycle=100.0, latency_cycles=1000.0, algorithms=("ring",), axes=0, wraps_from=0, max_devices=8)
 
 
 def test_a_ring_allreduce_sends_all_but_one_share_twice() -> None:
@@ -114,8 +114,30 @@ def test_an_allgather_is_half_an_allreduce() -> None:
     assert half * 2 == whole
 
 
+@pytest.mark.parametrize(("peers", "axes", "wraps_from", "hops", "links"), [
+    (2, 2, 16, 1, 1),      # two neighbours
+    (8, 2, 16, 3 + 1, 2),  # 4 x 2, two lines
+    (16, 2, 4, 2 + 2, 4),  # 4 x 4, two rings, gone round both ways
+    (16, 2, 16, 3 + 3, 2),
+    (64, 3, 4, 6, 6),      # a full cube of TPU v4
+    (7, 2, 16, 6, 1),      # a line of seven
+])
+def test_a_torus_gathers_along_all_its_axes_at_once(peers: int, axes: int, wraps_from: int, hops: int, links: int) -> None:
+    torus = RING._replace(algorithms=("torus",), axes=axes, wraps_from=wraps_from)
+    costs = link.cost(collective("allgather", 8_000_000, peers), torus)
+    assert costs.total_cycles[0] == pytest.approx(hops * 1000 + (peers - 1) / peers * 8_000_000 / (100 * links / (2 * axes)), abs=1)
+    assert CHOICES[costs.choice[0]] == "torus"
+    scattered = link.cost(collective("reducescatter", 8_000_000, peers), torus)
+    assert scattered.total_cycles[0] == costs.total_cycles[0]
+
+
+def test_a_torus_says_its_axes() -> None:
+    with pytest.raises(ValueError, match="axes is missing but topology is torus"):
+        gv.hardware("h100-sxm").replace({"units.link.topology": "torus"})
+
+
 def test_a_small_message_prefers_the_tree_and_a_large_one_the_ring() -> None:
-    tree, auto = RING._replace(algorithm="tree"), RING._replace(algorithm="auto")
+    tree, auto = RING._replace(algorithms=("tree",)), RING._replace(algorithms=("ring", "tree"))
     for size, best in ((1_000, tree), (80_000_000, RING)):
         rows = collective("allreduce", size, 8)
         assert link.cost(rows, auto).total_cycles[0] == link.cost(rows, best).total_cycles[0]

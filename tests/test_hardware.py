@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from gemvane.sim import hardware
+from gemvane.sim import hardware, yamlcheck
 from gemvane.sim.costs import ACTIONS
-from gemvane.sim.hardware import FAMILIES, HardwareError, load, price_table
-from gemvane.sim.schema import CONFIDENCES, HardwareSpec
+from gemvane.sim.hardware import FAMILIES, load, price_table
+from gemvane.sim.quantity import CONFIDENCES
+from gemvane.sim.schema import HardwareSpec
 from gemvane.sim.yamltree import Tree, is_leaf, read_tree
 
 ROOT = resources.files("gemvane.hw_configs")
@@ -26,9 +27,9 @@ NUMBERS = ("memory", "units", "power", "prices", "node", "bands")
 COUNTS = {
     "pins", "num_sms", "tensor_macs_per_sm", "num_arrays", "rows", "cols", "macs_per_cell", "num_lanes", "channels", "ranks", "bank_groups",
     "banks_per_group", "lanes", "activate_banks", "step_cycles", "min_steps", "n_rcd", "n_rp", "n_rtp", "n_faw", "n_rfc", "n_refi",
-    "gwrite_cycles", "precharge_commands", "num_cores", "macs_per_core", "max_devices",
+    "gwrite_cycles", "precharge_commands", "num_cores", "macs_per_core", "max_devices", "axes", "wraps_from",
 }
-WORDS = {"technology", "kind", "dataflow", "buffers", "placement", "algorithm", "weight_double_buffer"}
+WORDS = {"technology", "part", "topology", "kind", "dataflow", "buffers", "placement", "algorithm", "weight_double_buffer"}
 """Fields that are words, not numbers."""
 
 
@@ -328,7 +329,7 @@ def test_an_error_in_an_inherited_number_names_the_file_where_it_stands(tmp_path
 
 
 def test_all_faults_of_a_file_are_kept_and_the_first_is_the_message(tmp_path: Path) -> None:
-    with pytest.raises(HardwareError) as caught:
+    with pytest.raises(yamlcheck.FaultyFileError) as caught:
         load(write(tmp_path, "my.yaml", edited('"80 GB"', '"0 GB"', edited("num_sms:", "num_smss:"))))
     assert [problem.split(": ")[1].split(" is missing")[0] for problem in caught.value.problems] == [
         "memory.capacity", "units.gpu.num_smss", "units.gpu.num_sms"]

@@ -14,27 +14,25 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gemvane.workloads.ops import BITS, CODE, Rows
 
-from ..costs import Costs, Floats, Int64s, Ledger
+from ..costs import Costs, Int64s, Ledger
+from ..dram.stream import bytes_per_s
 from ..schema import HardwareSpec, Systolic, Vector
 from ..units import ps_to_s
 from .precision import Rates, rates
+from .tiling import DATAFLOWS, Matmuls, Plans, Scratchpad, search
 from .vector import dram_bytes
 
-DATAFLOWS = ("ws", "os", "is")
 PARTIAL_SUM_BYTES = 4
 
 
 class ResolvedSystolic(NamedTuple):
     freq_hz: int
-    num_arrays: int
-    rows: int
-    cols: int
     cell: Rates
-    dataflow: str
-    double_buffer: bool
+    pad: Scratchpad
     sram_bytes: int
     memory_bytes_per_cycle: float
     lanes_per_cycle: float
@@ -55,17 +53,20 @@ def resolve(name: str, unit: Systolic, hardware: HardwareSpec) -> ResolvedSystol
     lanes = [u.num_lanes * u.clock for u in hardware.units.values() if isinstance(u, Vector)]
     return ResolvedSystolic(
         freq_hz=unit.clock,
-        num_arrays=unit.num_arrays,
-        rows=unit.rows,
-        cols=unit.cols,
         cell=rates(unit.macs_per_cell),
-        dataflow=unit.dataflow,
-        double_buffer=unit.weight_double_buffer,
+        pad=scratchpad(unit),
         sram_bytes=unit.sram,
-        memory_bytes_per_cycle=hardware.memory.bandwidth * hardware.memory.sustained / unit.clock,
+        memory_bytes_per_cycle=bytes_per_s(hardware.memory) / unit.clock,
         lanes_per_cycle=(max(lanes) if lanes else unit.cols * unit.clock) / unit.clock,
         overhead_cycles=ps_to_s(unit.op_overhead) * unit.clock,
     )
+
+
+def scratchpad(unit: Systolic) -> Scratchpad:
+    """The array and its buffers as the search for tiles sees them."""
+    flows = DATAFLOWS if unit.dataflow == "auto" else (unit.dataflow,)
+    most = {} if unit.buffers is None else {f"most_{name}": size for name, size in unit.buffers}
+    return Scratchpad(unit.rows, unit.cols, unit.num_arrays, unit.weight_double_buffer, unit.accumulators or 0, dataflows=flows, **most)
 
 
 def fold(m: Int64s, n: Int64s, k: Int64s, rows: int, cols: int, dataflow: str) -> Folding:
@@ -128,93 +129,113 @@ def pipelined_parts(f: Folding, rows: int, cols: int, dataflow: str, double_buff
 
 
 class _Work(NamedTuple):
-    """Matmuls that a row asks of the arrays: `products` alike of [m, k] x [k, n]."""
+    """Matmuls that a row asks of the arrays: `products` alike of [m, k] x [k, n]; bits of an element of the second operand."""
 
     products: Int64s
     m: Int64s
     n: Int64s
     k: Int64s
+    weight_bits: Int64s
+    resident: NDArray[np.bool_]
+    """Whether the first operand and the result stay on the chip."""
+    space: Int64s
+
+
+class _Sums(NamedTuple):
+    """What the matmuls of each row come to, in cycles and bytes."""
+
+    fill: Int64s
+    streaming: Int64s
+    preload: Int64s
+    drain: Int64s
+    sram_bytes: Int64s
+    again_bytes: Int64s
+    """DRAM bytes beyond every operand once: fetched again, or sums that left before they were complete."""
+    first_bytes: Int64s
+    """What must come from DRAM before the first multiply-add."""
 
 
 def cost(rows: Rows, array: ResolvedSystolic) -> Costs:
-    """Costs of matmul and attention rows: time = overhead + max(array, softmax on the vector unit, memory)."""
+    """Costs of matmul and attention rows: time = overhead + first operands + max(array, softmax on the vector unit, memory)."""
     ledger = Ledger(rows.size)
-    work = rows.work
-    fill = np.zeros(rows.size, np.int64)
-    issue, drain, sram = fill.copy(), fill.copy(), fill.copy()
-    for index, parts in _products(rows, work):
-        for part in parts:
-            cycles = _on_arrays(part, array, BITS[rows.act_dtype[index]], array.cell.macs_per_cycle[rows.act_dtype[index]])
-            for total, value in zip((fill, issue, drain, sram), cycles, strict=True):
-                total[index] += value
-    ideal = rows.macs / (array.num_arrays * array.rows * array.cols * array.cell.macs_per_cycle[rows.act_dtype])
-    ideal = np.minimum(ideal, issue)
+    sums = _Sums(*(np.zeros(rows.size, np.int64) for _ in _Sums._fields))
+    for index, work in _products(rows, array):
+        plans, of_row = _planned(work, array, rows.act_dtype[index])
+        ledger.chose(DATAFLOWS, plans.dataflow, index)
+        for total, value in zip(sums, of_row, strict=True):
+            total[index] += value
+    pad = array.pad
+    issue = sums.streaming + sums.preload
+    ideal = np.minimum(rows.macs / (pad.arrays * pad.rows * pad.cols * array.cell.macs_per_cycle[rows.act_dtype]), sums.streaming)
     softmax = rows.vector_ops / array.lanes_per_cycle
-    moved = dram_bytes(rows, array.sram_bytes)
+    moved = dram_bytes(rows, array.sram_bytes) + sums.again_bytes
+    first = np.minimum(sums.first_bytes, moved) / array.memory_bytes_per_cycle
     memory = moved / array.memory_bytes_per_cycle
-    busy = np.maximum(issue + fill + drain, softmax)
+    working = sums.fill + issue + sums.drain
+    busy = np.maximum(working, softmax)
     overhead = np.full(rows.size, array.overhead_cycles)
 
     ledger.spend("ideal", ideal)
-    ledger.spend("edge", issue - np.ceil(ideal))
-    ledger.spend("fill", fill + drain)
-    ledger.spend("edge", busy - (issue + fill + drain))
-    ledger.spend("memory", memory - busy)
+    ledger.spend("edge", sums.streaming - np.ceil(ideal))
+    ledger.spend("fill", sums.fill + first)
+    ledger.spend("preload", sums.preload)
+    ledger.spend("drain", sums.drain)
+    ledger.spend("vector", busy - working)
+    ledger.spend("memory", memory - first - busy)
     ledger.spend("launch", overhead)
     ledger.count_macs(rows.macs, array.cell.used[rows.act_dtype])
     ledger.count("vector_op", rows.vector_ops)
-    ledger.count("sram_bytes", sram)
+    ledger.count("sram_bytes", sums.sram_bytes)
     ledger.count_dram(moved)
-    ledger.bind({"memory": memory, "compute": issue + fill + drain, "vector": softmax, "launch": overhead})
+    ledger.bind({"memory": memory - first, "compute": working, "vector": softmax, "launch": overhead})
     return ledger.costs()
 
 
-def _products(rows: Rows, work: Int64s) -> list[tuple[Int64s, list[_Work]]]:
+def _products(rows: Rows, array: ResolvedSystolic) -> list[tuple[Int64s, _Work]]:
     """Each row as matmuls. Attention loads K, then V, as the stationary operand and streams the queries of its group.
 
     A key is streamed past by the queries that see it: pairs / keys of them on average, for every query head of a KV head.
+    Scores and weights of attention never leave the chip.
     """
+    half, work = array.sram_bytes // 2, rows.work
     matmul, attention = np.flatnonzero(work == 0), np.flatnonzero((work == 1) | (work == 2))
     out = []
     if matmul.size:
         r = rows.take(matmul)
         m = np.where(r.kind == CODE["grouped_gemm"], -(-r.m // r.batch), r.m)
-        out.append((matmul, [_Work(r.batch, m, r.n, r.k)]))
+        activations = r.input_bytes + r.output_bytes
+        resident = activations <= half
+        space = np.where(resident, array.sram_bytes - activations, array.sram_bytes)
+        out.append((matmul, _Work(r.batch, m, r.n, r.k, BITS[np.where(r.weight_bytes > 0, r.weight_dtype, r.act_dtype)], resident, space)))
     if attention.size:
         r = rows.take(attention)
         sequences = np.maximum(r.batch, 1)
         keys = -(-r.n // sequences)
         group = -(-r.heads_q // np.maximum(r.heads_kv, 1))
         queries = np.maximum(1, -(-r.pairs * group // np.maximum(r.n, 1)))
-        count = sequences * r.heads_kv
-        score, value = _Work(count, queries, keys, r.head_dim), _Work(count, queries, r.value_dim, keys)
-        has_score, has_value = r.kind != CODE["attention_value"], r.kind != CODE["attention_score"]
-        out.append((attention[has_score], [_Work(*(c[has_score] for c in score))]))
-        out.append((attention[has_value], [_Work(*(c[has_value] for c in value))]))
+        stays, space = np.ones(r.size, np.bool_), np.full(r.size, half)
+        of_all = (sequences * r.heads_kv, queries), (BITS[r.kv_dtype], stays, space)
+        score = _Work(*of_all[0], keys, r.head_dim, *of_all[1])
+        value = _Work(*of_all[0], r.value_dim, keys, *of_all[1])
+        for part, other in ((score, "attention_value"), (value, "attention_score")):
+            has = r.kind != CODE[other]
+            out.append((attention[has], _Work(*(c[has] for c in part))))
     return out
 
 
-def _on_arrays(w: _Work, array: ResolvedSystolic, act_bits: Int64s, macs_per_cell: Floats) -> tuple[Int64s, Int64s, Int64s, Int64s]:
-    """Fill, issue and drain cycles with the tiles shared out evenly over the arrays, and SRAM bytes."""
-    flows = DATAFLOWS if array.dataflow == "auto" else (array.dataflow,)
-    plans = [_plan(w, array, flow, macs_per_cell) for flow in flows]
-    best = np.argmin(np.stack([fill + issue + drain for fill, issue, drain, _, _ in plans]), axis=0)
-    chosen = np.arange(w.m.size)
-    fill, issue, drain, words, partials = (np.stack(column)[best, chosen] for column in zip(*plans, strict=True))
-    return fill, issue, drain, words * act_bits // 8 + partials * PARTIAL_SUM_BYTES
-
-
-def _plan(w: _Work, array: ResolvedSystolic, flow: str, macs_per_cell: Floats) -> tuple[Int64s, Int64s, Int64s, Int64s, Int64s]:
-    f = fold(w.m, w.n, w.k, array.rows, array.cols, flow)
-    tiles = w.products * f.row_folds * f.col_folds
-    copies = np.maximum(1, array.num_arrays // tiles)
-    streamed = np.ceil(-(-f.streamed // copies) / macs_per_cell).astype(np.int64)
-    fill, issue, drain = pipelined_parts(f._replace(streamed=streamed), array.rows, array.cols, flow, array.double_buffer)
-    # Several products and several arrays: the tiles of all products follow one another, an even share on each array.
-    issue = -(-w.products * issue // np.minimum(array.num_arrays, tiles))
-    issue = np.maximum(issue, streamed)
-    stationary, streaming, out = {"ws": (w.k * w.n, w.m * w.k, w.m * w.n), "is": (w.k * w.m, w.n * w.k, w.m * w.n),
-                                  "os": (np.zeros_like(w.m), w.m * w.k, w.m * w.n)}[flow]
-    reread = f.row_folds * w.k * w.n if flow == "os" else np.zeros_like(w.m)
-    passes = np.ones_like(w.m) if flow == "os" else 2 * f.row_folds - 1
-    return fill, issue, drain, w.products * (stationary + streaming * f.col_folds + reread), w.products * out * passes
+def _planned(w: _Work, array: ResolvedSystolic, act_dtype: Int64s) -> tuple[Plans, _Sums]:
+    """The best tiles of each row's matmuls, and what they come to."""
+    act_bits, in_dram = BITS[act_dtype], (~w.resident).astype(np.int64)
+    matmuls = Matmuls(w.m, w.n, w.k, act_bits, w.weight_bits, act_bits, in_dram, in_dram, w.space, w.products)
+    plans = search(matmuls, array.pad, array.memory_bytes_per_cycle, array.cell.macs_per_cycle[act_dtype])
+    input_bytes, weight_bytes = w.m * w.k * act_bits // 8, w.k * w.n * w.weight_bits // 8
+    once = -(-w.k * w.n * w.weight_bits // 8) + in_dram * (-(-w.m * w.k * act_bits // 8) + -(-w.m * w.n * act_bits // 8))
+    rows, cols = array.pad.rows, array.pad.cols
+    is_flow = [plans.dataflow == i for i in range(len(DATAFLOWS))]  # ws, os, is
+    k_folds = -(-w.k // rows)
+    input_reads = np.select(is_flow, [-(-w.n // cols), -(-w.n // cols), plans.chunks])
+    weight_reads = np.select(is_flow, [plans.chunks, -(-w.m // rows), -(-w.m // cols)])
+    partials = np.select(is_flow, [2 * k_folds - 1, 2 * plans.chunks - 1, 2 * k_folds - 1])
+    sram = input_reads * input_bytes + weight_reads * weight_bytes + partials * w.m * w.n * PARTIAL_SUM_BYTES
+    return plans, _Sums(plans.fill, plans.streaming, plans.issue - plans.streaming, plans.drain, w.products * sram,
+                        w.products * (plans.moved_bytes - once), plans.first_bytes)

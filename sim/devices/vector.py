@@ -9,6 +9,7 @@ import numpy as np
 from gemvane.workloads.ops import Rows
 
 from ..costs import Costs, Int64s, Ledger
+from ..dram.stream import bytes_per_s
 from ..schema import HardwareSpec, Systolic, Vector
 from ..units import ps_to_s
 
@@ -25,7 +26,7 @@ def resolve(name: str, unit: Vector, hardware: HardwareSpec) -> ResolvedVector:
     return ResolvedVector(
         freq_hz=unit.clock,
         lanes=unit.num_lanes,
-        memory_bytes_per_cycle=hardware.memory.bandwidth * hardware.memory.sustained / unit.clock,
+        memory_bytes_per_cycle=bytes_per_s(hardware.memory) / unit.clock,
         sram_bytes=sram_of(hardware),
         overhead_cycles=ps_to_s(unit.op_overhead) * unit.clock,
     )
@@ -46,17 +47,22 @@ def dram_bytes(rows: Rows, sram_bytes: int) -> Int64s:
     return rows.weight_bytes + rows.kv_read_bytes + rows.kv_write_bytes + spilled
 
 
+OPS_PER_MAC = 2
+"""A lane multiplies and adds in two operations (guess where a part has fused ones)."""
+
+
 def cost(rows: Rows, vector: ResolvedVector) -> Costs:
-    """Costs of vector and move rows: time = overhead + max(operations / lanes, bytes / bandwidth)."""
+    """Costs of vector, move and decode attention rows: time = overhead + max(operations / lanes, bytes / bandwidth)."""
     ledger = Ledger(rows.size)
     moved = dram_bytes(rows, vector.sram_bytes)
-    issue = -(-rows.vector_ops // vector.lanes)
+    operations = rows.vector_ops + OPS_PER_MAC * rows.macs
+    issue = -(-operations // vector.lanes)
     memory = moved / vector.memory_bytes_per_cycle
     ledger.spend("ideal", issue)
     ledger.spend("memory", memory - issue)
     ledger.spend("launch", np.full(rows.size, vector.overhead_cycles))
-    ledger.count("vector_op", rows.vector_ops)
-    ledger.count("sram_bytes", rows.input_bytes + rows.output_bytes)
+    ledger.count("vector_op", operations)
+    ledger.count("sram_bytes", rows.input_bytes + rows.output_bytes + rows.kv_read_bytes)
     ledger.count_dram(moved)
     ledger.bind({"vector": issue, "memory": memory, "launch": np.full(rows.size, vector.overhead_cycles)})
     return ledger.costs()

@@ -1,7 +1,9 @@
 """SCALE-Sim's memory under a systolic array, request by request (njit leaf).
 
 An operand is a row of integers (SKEWED, LANES, COLUMN, LIMIT, LENGTH, DELAY); the array is (R, C, Sr, Sc, T, fr, fc, OS).
-In one line (a cycle) of a fold, the requests of an operand are elements first, first + step, ... of a flat numbering.
+In one line (a cycle) of a fold, the requests of an operand are elements first, first + step, ... of a flat numbering. Where
+elements share addresses, as the overlapping windows of a convolution do, `address` has that of each, -1 for none; otherwise
+it is empty.
 """
 
 import numpy as np
@@ -10,10 +12,12 @@ from numba.extending import register_jitable
 
 SKEWED, LANES, COLUMN, LIMIT, LENGTH, DELAY = range(6)
 """Operand: 1 if lane l lags l cycles; its lanes; 1 if it follows the column folds; elements across; along; cycles before its first."""
-FREE, PARTIAL, HEAD, TAIL, DRAIN_END, WRITES = range(6)
-"""Write buffer: free places, places used in the open line, first and last line kept, cycle at which a drain ends, words written."""
-START, LAST, READS, STALL = range(4)
-"""Read buffer: first set in the window, cycle of the last read, words read, stall of the line."""
+FREE, PARTIAL, HEAD, TAIL, DRAIN_END, WRITES, DRAINS, LATEST = range(8)
+"""Write buffer: free places, places used in the open line, first and last line kept, cycle at which a drain ends, words written,
+cycles of the first word written and of the latest."""
+START, LAST, READS, STALL, ASKED, SERVED = range(6)
+"""Read buffer: first set in the window, cycle of the last read, words read, stall of the line, cycles at which the first and the last
+line with requests are served."""
 
 _IN = types.Array(int64, 1, "C", readonly=True)
 _IN_2D = types.Array(int64, 2, "C", readonly=True)
@@ -49,29 +53,35 @@ def _outputs(array, i, j, x):
     return max(0, min(high, used - 1) - max(0, low) + 1)
 
 
-@njit(int64(_IN, _IN, int64, int64, int32[::1]), cache=True)
-def flushing_reads_kernel(op, array, lines, capacity, seen):
-    """Misses of a buffer that is emptied at the moment when it is full. `seen`: zeros, one an element."""
-    reads, kept, epoch = 0, 0, 1
+@njit(types.UniTuple(int64, 2)(_IN, _IN, int64, int64, _SETS, int32[::1]), cache=True)
+def flushing_reads_kernel(op, array, lines, capacity, address, seen):
+    """Misses of a buffer that is emptied at the moment when it is full, and the line at which it last was (-1: never).
+
+    `seen`: zeros, one an address.
+    """
+    reads, kept, epoch, line, full = 0, 0, 1, 0, -1
     for j in range(array[6]):
         for i in range(array[5]):
             for x in range(lines):
                 element, step, count = _requests(op, array, i, j, x)
                 for _ in range(count):
-                    if seen[element] != epoch:
-                        seen[element] = epoch
+                    at = address[element] if address.size else element
+                    if at >= 0 and seen[at] != epoch:
+                        seen[at] = epoch
                         reads += 1
                         kept += 1
                         if kept == capacity:
                             kept = 0
                             epoch += 1
+                            full = line
                     element += step
-    return reads
+                line += 1
+    return reads, full
 
 
-@njit(int64(_IN, _IN, int64, int32[::1]), cache=True)
-def fetch_sets_kernel(op, array, per_set, sets):
-    """Write the set of each element in SCALE-Sim's order of fetching; returns the number of elements."""
+@njit(int64(_IN, _IN, int64, _SETS, int32[::1]), cache=True)
+def fetch_sets_kernel(op, array, per_set, address, sets):
+    """Write the set of each element in SCALE-Sim's order of fetching; returns the number of elements with an address."""
     rank = 0
     if op[SKEWED]:
         lanes, length = op[LANES], op[LENGTH]
@@ -81,16 +91,18 @@ def fetch_sets_kernel(op, array, per_set, sets):
             for lane in range(max(0, diagonal - height + 1), min(lanes, diagonal + 1)):
                 row = diagonal - lane
                 across = row // length * lanes + lane
-                if across < op[LIMIT]:
-                    sets[across * length + row % length] = rank // per_set
+                element = across * length + row % length
+                if across < op[LIMIT] and (address.size == 0 or address[element] >= 0):
+                    sets[element] = rank // per_set
                     rank += 1
     else:
         cols, sr, sc = array[1], array[2], array[3]
         for j in range(array[6]):
             for row in range(sr):
                 for col in range(j * cols, min((j + 1) * cols, sc)):
-                    sets[row * sc + col] = rank // per_set
-                    rank += 1
+                    if address.size == 0 or address[row * sc + col] >= 0:
+                        sets[row * sc + col] = rank // per_set
+                        rank += 1
     return rank
 
 
@@ -108,6 +120,9 @@ def _drain(buffer, kept, now, most, width):
         buffer[WRITES] += words
         buffer[FREE] += words
         buffer[DRAIN_END] = now + count - 1
+        buffer[LATEST] = max(buffer[LATEST], buffer[DRAIN_END])
+        if buffer[DRAINS] < 0:
+            buffer[DRAINS] = now
 
 
 @register_jitable
@@ -132,38 +147,63 @@ def _write(buffer, kept, now, outputs, size, width):
 
 
 @register_jitable
-def _read(buffer, op, array, i, j, x, now, sets, window, twice):
+def _is_kept(at, first, window, starts, sets):
+    """Whether one of the sets that hold an address is in the window, which wraps around (its first set is `first`)."""
+    number, active = window[0], window[1]
+    begin, end = (starts[at], starts[at + 1]) if starts.size else (at, at + 1)
+    kept = False
+    for s in range(begin, end):
+        ahead = sets[s] - first
+        kept = kept or (ahead if ahead >= 0 else ahead + number) < active
+    return kept
+
+
+@register_jitable
+def _read(buffer, op, array, i, j, x, now, address, starts, sets, window, twice):
     """Move the window of sets over every request of a line; buffer[STALL] becomes the cycles that the line waits for it."""
-    number, active, step_sets, fetched, cycles = window[0], window[1], window[2], window[3], window[4]
+    number, step_sets, fetched, cycles = window[0], window[2], window[3], window[4]
     element, step, count = _requests(op, array, i, j, x)
-    wait = 1
+    wait, asked = 1, False
     for _ in range(count):
-        while (sets[element] - buffer[START]) % number >= active:
-            buffer[START] = (buffer[START] + step_sets) % number
-            buffer[READS] += fetched
-            buffer[LAST] += cycles
-            late = buffer[LAST] - (now + wait)
-            if twice:
-                wait += late
-            wait += max(late, 0)
+        at = address[element] if address.size else element
         element += step
+        if at >= 0:
+            asked = True
+            if number == 0:
+                break
+            while not _is_kept(at, buffer[START], window, starts, sets):
+                buffer[START] = (buffer[START] + step_sets) % number
+                buffer[READS] += fetched
+                buffer[LAST] += cycles
+                late = buffer[LAST] - (now + wait)
+                if twice:
+                    wait += late
+                wait += max(late, 0)
+    if asked:
+        buffer[SERVED] = now + wait
+        if buffer[ASKED] < 0:
+            buffer[ASKED] = now + wait
     buffer[STALL] = wait - 1
 
 
-@njit(types.void(_IN, _IN_2D, int64, int64, int64, boolean, boolean, _IN_2D, _SETS, _SETS, int64[::1]), cache=True)
-def memory_kernel(array, ops, lines, size, width, fixed, twice, windows, sets0, sets1, out):
-    """Write total cycles, stalls, reads of ifmap and filter (0 unless `fixed`) and ofmap writes into out[5].
+@njit(types.void(_IN, _IN_2D, int64, int64, int64, boolean, _IN_2D, _SETS, _SETS, _SETS, _SETS, int64[::1]), cache=True)
+def memory_kernel(array, ops, lines, size, width, twice, windows, address, starts, sets0, sets1, out):
+    """Write what the memory did into out[15].
 
-    `fixed`: reads have a port of `width` words a cycle, and a row of `windows`: sets, sets in the window, sets of a step,
-    words and cycles of a step, words of the first fill. `twice`: SCALE-Sim 3 counts a wait twice.
+    Total cycles, stalls, words read of ifmap and filter (0 unless at a fixed bandwidth) and written; then cycles: ifmap, filter
+    and ofmap served first and last (-1: never), words of ifmap and filter read last, words written first and last.
+    The write port takes `width` words a cycle. A row of `windows` is 0 where every read hits, otherwise: sets, sets in the window,
+    sets of a step, words and cycles of a step, words of the first fill. `address` is that of the ifmap; sets0 then has the
+    sets of address a from starts[a] on. `twice`: SCALE-Sim 3 counts a wait twice, and takes the latest cycles for the last.
     """
-    buffer = np.zeros(6, np.int64)
-    buffer[FREE], buffer[DRAIN_END] = size, -1
-    kept = np.zeros(4 * (size // width + array[1]) + 64, np.int64)
-    reads = np.zeros((2, 4), np.int64)
+    buffer = np.zeros(8, np.int64)
+    buffer[FREE], buffer[DRAIN_END], buffer[DRAINS] = size, -1, -1
+    kept = np.zeros(2 * array[1] + 64, np.int64)
+    reads = np.zeros((2, 6), np.int64)
     for o in range(2):
-        reads[o, LAST], reads[o, READS] = -1, windows[o, 5]
-    stalls, line, end = 0, 0, 0
+        reads[o, LAST], reads[o, READS], reads[o, ASKED], reads[o, SERVED] = -1, windows[o, 5], -1, -1
+    no_address = address[:0]
+    stalls, line, end, latest, first_out, last_out = 0, 0, 0, 0, -1, -1
     for j in range(array[6]):
         for i in range(array[5]):
             for x in range(lines):
@@ -175,15 +215,21 @@ def memory_kernel(array, ops, lines, size, width, fixed, twice, windows, sets0, 
                     grown[:left] = kept[buffer[HEAD] : buffer[TAIL]]
                     kept, buffer[HEAD], buffer[TAIL] = grown, 0, left
                 wait = _write(buffer, kept, now, outputs, size, width)
-                end = max(end, now + wait) if twice else now + wait
-                if fixed:
-                    _read(reads[0], ops[0], array, i, j, x, now, sets0, windows[0], twice)
-                    _read(reads[1], ops[1], array, i, j, x, now, sets1, windows[1], twice)
-                    wait = max(wait, reads[0, STALL], reads[1, STALL])
-                stalls += wait
+                end = now + wait
+                latest = max(latest, end)
+                if outputs > 0:
+                    last_out = end
+                    first_out = end if first_out < 0 else first_out
+                _read(reads[0], ops[0], array, i, j, x, now, address, starts, sets0, windows[0], twice)
+                _read(reads[1], ops[1], array, i, j, x, now, no_address, no_address, sets1, windows[1], twice)
+                stalls += max(wait, reads[0, STALL], reads[1, STALL])
                 line += 1
-    out[0], out[1], out[2], out[3] = end, stalls, reads[0, READS], reads[1, READS]
+    out[0], out[1], out[2], out[3] = latest if twice else end, stalls, reads[0, READS], reads[1, READS]
     most = max(1, -(-(size - -(-size // 2)) // width))
     while buffer[TAIL] > buffer[HEAD] or buffer[PARTIAL] > 0:
-        _drain(buffer, kept, line + stalls, most, width)
-    out[4] = buffer[WRITES]
+        _drain(buffer, kept, end, most, width)
+        end = buffer[DRAIN_END] + 1
+    out[4], out[9], out[10], out[13] = buffer[WRITES], first_out, last_out, buffer[DRAINS]
+    out[14] = buffer[LATEST] if twice else buffer[DRAIN_END]
+    for o in range(2):
+        out[5 + 2 * o], out[6 + 2 * o], out[11 + o] = reads[o, ASKED], reads[o, SERVED], reads[o, LAST]

@@ -40,6 +40,8 @@ OtherDtype = Annotated[str | None, typer.Option(metavar="TYPE", help="The same f
 Phase = Annotated[str, typer.Option(metavar="PHASE", help="prefill, decode or both.")]
 Tp = Annotated[int, typer.Option(metavar="N", help="Tensor parallelism: devices that share every layer.")]
 Pp = Annotated[int, typer.Option(metavar="N", help="Pipeline parallelism: devices one after another.")]
+Spread = Annotated[str, typer.Option("--attention-parallel", metavar="WHAT",
+                                    help="What --tp shares out of the attention over the cache: heads or batch.")]
 Routing = Annotated[str, typer.Option(metavar="NAME", help="How tokens choose experts: uniform, balanced or zipf.")]
 FullSquare = Annotated[bool, typer.Option("--full-square", help="Count every query-key pair of causal attention, as most papers do.")]
 AllLogits = Annotated[bool, typer.Option("--all-logits", help="Compute the logits of every prompt position, as most papers count.")]
@@ -68,7 +70,9 @@ def run(
     model: Model, hw: Annotated[str, typer.Option(metavar="HW", help=f"The hardware: {HW}.", show_default=False)],
     batch: Batch = None, prompt: Prompt = "512", output: Output = 128,
     dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, phase: Phase = "both",
-    tp: Tp = 1, pp: Pp = 1, routing: Routing = "uniform", full_square: FullSquare = False, all_logits: AllLogits = False,
+    tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
+    full_square: FullSquare = False, all_logits: AllLogits = False,
+    ops: Annotated[bool, typer.Option("--ops", help="Show every operator: its time, what binds it, where the time goes.")] = False,
     json: Json = False, out: Out = None,
 ) -> None:
     """One model on one machine: time, energy, what bounds it."""
@@ -76,8 +80,8 @@ def run(
     from gemvane.commands import scenario
 
     asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
-                             tp=tp, pp=pp, routing=routing, full_square=full_square, all_logits=all_logits)
-    command.run(model, hw, asked, json, out)
+                             tp=tp, pp=pp, attention_parallel=spread, routing=routing, full_square=full_square, all_logits=all_logits)
+    command.run(model, hw, asked, ops, json, out)
 
 
 @app.command()
@@ -87,7 +91,7 @@ def compare(
     batch: Annotated[str | None, typer.Option(metavar="SIZES", help="One batch size, a list as in 1,8,64, or powers of two as in 1..512. "
                                               "[default: 1]")] = None,
     prompt: Prompt = "512", output: Output = 128, dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None,
-    phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, routing: Routing = "uniform",
+    phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
     full_square: FullSquare = False, all_logits: AllLogits = False, json: Json = False, out: Out = None,
 ) -> None:
     """One model on several machines: which one wins, and where."""
@@ -95,7 +99,7 @@ def compare(
     from gemvane.commands import scenario
 
     asked = scenario.options(None, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
-                             tp=tp, pp=pp, routing=routing, full_square=full_square, all_logits=all_logits)
+                             tp=tp, pp=pp, attention_parallel=spread, routing=routing, full_square=full_square, all_logits=all_logits)
     command.compare(model, hw, batch, asked, json, out)
 
 
@@ -106,7 +110,8 @@ def trace(
                                               help="Write every operator into this .parquet or .csv file.")] = None,
     batch: Batch = None, prompt: Prompt = "512", output: Output = 128,
     dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, phase: Phase = "both",
-    tp: Tp = 1, pp: Pp = 1, routing: Routing = "uniform", full_square: FullSquare = False, all_logits: AllLogits = False,
+    tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
+    full_square: FullSquare = False, all_logits: AllLogits = False,
     json: Json = False,
 ) -> None:
     """The operators of a model: what they compute and move."""
@@ -114,8 +119,24 @@ def trace(
     from gemvane.commands import trace as command
 
     asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
-                             tp=tp, pp=pp, routing=routing, full_square=full_square, all_logits=all_logits)
+                             tp=tp, pp=pp, attention_parallel=spread, routing=routing, full_square=full_square, all_logits=all_logits)
     command.trace(model, file, asked, json)
+
+
+@app.command()
+def systolic(
+    topology: Annotated[Path, typer.Argument(metavar="TOPOLOGY", show_default=False,
+                                             help="A SCALE-Sim topology: a .csv table of GEMMs (Layer, M, N, K) or of convolutions.")],
+    cfg: Annotated[Path, typer.Option(metavar="FILE", help="A SCALE-Sim .cfg: the array, its SRAMs, the bandwidth.", show_default=False)],
+    mode: Annotated[str, typer.Option(metavar="MODE", help="scalesim, which shows both timings; or pipelined alone.")] = "scalesim",
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="Write the reports into this folder.",
+                                             show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """SCALE-Sim's input files: its reports, beside the cycles of a pipelined array."""
+    from gemvane.commands import systolic as command
+
+    command.systolic(topology, cfg, mode, out, json)
 
 
 @app.command()
@@ -199,19 +220,24 @@ def hw_new(name: Annotated[str, typer.Argument(metavar="NAME", help="Small lette
 @dram_app.command("replay")
 def dram_replay(
     requests: Annotated[Path, typer.Argument(metavar="REQUESTS", show_default=False,
-                                             help="A .csv or .parquet table in order of arrival: rw (1 write), pc, bg, ba, ro, co.")],
+                                             help="A .csv or .parquet table in order of arrival: rw (1 write), pc, bg, ba, ro, co; "
+                                             "ra (rank) and ch (channel) where there are several.")],
     memory: Memory,
     scheduler: Annotated[str, typer.Option(metavar="NAME", help="frfcfs, or frfcfs-rowhit, which closes no row that is still wanted."
                                            )] = "frfcfs-rowhit",
-    no_refresh: Annotated[bool, typer.Option("--no-refresh", help="Leave refresh out.")] = False,
+    row_policy: Annotated[str, typer.Option(metavar="NAME", help="open, or closed: the last access that is wanted closes a row.")] = "open",
+    cap: Annotated[int, typer.Option(metavar="N", help="Columns after which a row is closed, with --row-policy closed.")] = 4,
+    refresh: Annotated[str, typer.Option(metavar="NAME", help="all-bank, per-bank, same-bank or none.")] = "all-bank",
+    channels: Annotated[int | None, typer.Option(metavar="N", help="Independent channels; else as many as the column ch asks for.",
+                                                 show_default=False)] = None,
     commands: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every command into this .csv file.",
                                                   show_default=False)] = None,
     json: Json = False,
 ) -> None:
-    """Serve requests on one channel: time, bandwidth, what held it up."""
+    """Serve requests on one channel or several: time, bandwidth, what held them up."""
     from gemvane.commands import dram
 
-    dram.replay(requests, memory, scheduler, not no_refresh, commands, json)
+    dram.replay(requests, memory, scheduler, refresh, commands, json, row_policy=row_policy, cap=cap, channels=channels)
 
 
 @dram_app.command("check")
@@ -219,11 +245,12 @@ def dram_check(
     commands: Annotated[Path, typer.Argument(metavar="COMMANDS", show_default=False, help="A .csv or .parquet table of the commands of one "
                                              "channel: tick, command, pc, ra, bg, ba, ro; -1 where one addresses no such level.")],
     memory: Memory, json: Json = False,
+    compat: Annotated[bool, typer.Option("--compat", help="Allow what the published NeuPIMs simulator does: the timing nSTRICT is 0.")] = False,
 ) -> None:
     """Which rules of the memory a command trace breaks, where, and by how many ticks."""
     from gemvane.commands import dram
 
-    dram.check(commands, memory, json)
+    dram.check(commands, memory, json, compat=compat)
 
 
 @dram_app.command("parts")

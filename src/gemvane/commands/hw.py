@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gemvane import output
-from gemvane.sim import hardware
-from gemvane.sim.hardware import Hardware, HardwareError
+from gemvane.sim import area, hardware
+from gemvane.sim.hardware import Hardware
+from gemvane.sim.mapping import choices
 from gemvane.sim.schema import HardwareSpec
 from gemvane.sim.units import show as shown
+from gemvane.sim.yamlcheck import FaultyFileError
 from gemvane.sim.yamltree import read_tree
 
 PREFERRED = ("bf16", "fp16", "int8", "fp32")
@@ -81,14 +83,15 @@ def show(name: str, json: bool) -> None:
     numbers = _numbers(device)
     if json:
         output.show_json(_facts(device) | {"units": {unit: made.kind for unit, made in device.spec.units.items()},
-                                           "mapping": dict(device.spec.mapping), "numbers": numbers})
+                                           "mapping": choices(device), "area_mm2": area.parts(device), "numbers": numbers})
         return
     from gemvane.render import facts, glued, table, trust
 
     spec = device.spec
     units = ", ".join(name if name == unit.kind else f"{name} ({unit.kind})" for name, unit in spec.units.items())
-    mapping = "; ".join(f"{', '.join(work for work, on in spec.mapping.items() if on == unit)} on {unit}"
-                        for unit in dict.fromkeys(spec.mapping.values()))
+    open_to = {" or ".join(units): units for units in choices(device).values()}
+    mapping = "; ".join(f"{', '.join(work for work, on in choices(device).items() if on == units)} on {names}"
+                        for names, units in open_to.items())
     policy = f"sub-batches: {spec.schedule.sub_batches}"
     policy += "".join(f"; only one at a time of {' and '.join(group)}" for group in spec.schedule.exclusive)
     out = table("number", "value", "trust", "source", right=("value",))
@@ -101,7 +104,17 @@ def show(name: str, json: bool) -> None:
         trusted = TOLD.get(number["confidence"], number["confidence"] or "-")
         out.add_row(key, glued(number["value"]), trusted, glued(number["source"] or "-"))
     output.show(facts([("hardware", f"{spec.name} ({spec.kind}): {spec.description}"), ("units", units), ("mapping", mapping),
-                       ("schedule", policy), ("numbers", trust(device))]), "", out)
+                       ("schedule", policy), *_area(device), ("numbers", trust(device))]), "", out)
+
+
+def _area(device: Hardware) -> list[tuple[str, str]]:
+    """The lines on area, where it can be told."""
+    whole, dram = area.total(device), area.dram_share(device)
+    if whole is None:
+        return []
+    parts = ", ".join(f"{name} {part.mm2:.0f}" for name, part in area.parts(device).items())
+    more = f"; second row buffers add {100 * dram:.1f} % to the DRAM dies" if dram else ""
+    return [("area", f"about {whole.mm2:.0f} mm2 ({whole.low:.0f} .. {whole.high:.0f}) without control and network: {parts}{more}")]
 
 
 def _numbers(device: Hardware) -> dict[str, dict[str, Any]]:
@@ -126,7 +139,7 @@ def check(file: str, json: bool) -> None:
     device = None
     try:
         device = hardware.load(file)
-    except HardwareError as error:
+    except FaultyFileError as error:
         problems = error.problems
     except ValueError as error:
         problems = (str(error),)

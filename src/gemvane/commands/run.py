@@ -8,7 +8,7 @@ from typing import Any
 from gemvane import api, output
 
 
-def run(model: str, hw: str, asked: dict[str, Any], json: bool, out: Path | None) -> None:
+def run(model: str, hw: str, asked: dict[str, Any], ops: bool, json: bool, out: Path | None) -> None:
     """Simulate, write the files of --out, print the screen or the JSON."""
     if "," in hw and not Path(hw).exists():
         raise ValueError(f"--hw {hw}: `gemvane run` takes one hardware. Several are for `gemvane compare`.")
@@ -22,9 +22,9 @@ def run(model: str, hw: str, asked: dict[str, Any], json: bool, out: Path | None
     if json:
         output.show_text(text)
         return
-    from gemvane.render import run_screen
+    from gemvane.render import ops_screen, run_screen
 
-    output.show(*run_screen(result, where(hw)), *written(paths))
+    output.show(*run_screen(result, where(hw)), *(ops_screen(result) if ops else []), *written(paths))
 
 
 def where(hw: str) -> str:
