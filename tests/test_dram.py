@@ -1,5 +1,6 @@
 """The DRAM controller: golden ticks of the reference, closed forms, and what holds for every stream."""
 
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from gemvane.sim import dram
 from gemvane.sim.dram import engine, part
+from gemvane.sim.dram.policy import CAP, REFRESHES, ROW_POLICIES, Policy, policy
 from gemvane.sim.dram.replay import COLUMNS
 from gemvane.sim.kernels import dram as k
 
@@ -104,35 +106,43 @@ def random_requests(seed: int, count: int, rows: int, writes: float) -> Columns:
                   ba=rng.integers(0, counts[3], count), ro=rng.integers(0, rows, count), co=rng.integers(0, 32, count))
 
 
-def raw(requests: Columns, memory: str, scheduler: str, *, every_tick: bool = False, python: bool = False) -> list[object]:
-    """Everything the kernel leaves behind."""
-    resolved = part.resolve(part.load(memory))
-    counts = resolved.counts
+def raw(requests: Columns, memory: str, told: Policy, *, every_tick: bool = False, python: bool = False) -> list[object]:
+    """Everything the kernel leaves behind, but what held the channel."""
+    loaded = part.load(memory)
+    counts = loaded.resolved.counts
     bank = ((requests["pc"] % counts[0] * counts[1]) * counts[2] + requests["bg"] % counts[2]) * counts[3] + requests["ba"] % counts[3]
-    p = engine.table(resolved, refresh=True, keep_hits=scheduler == "frfcfs-rowhit", every_tick=every_tick)
     rows = engine.request_columns(requests["rw"], bank, requests["ro"])
-    m, log, tally = engine.idle_channel(p), np.zeros((10_000, 4), np.int64), np.zeros(int(p[k.COMMANDS] + 4 + p[k.RULES]), np.int64)
-    (k.replay_kernel.py_func if python else k.replay_kernel)(p, m, rows, log, tally)
-    return [log[: m[k.LOGGED]].tolist(), rows[:, k.LATENCY].tolist(), int(m[k.LAST_RW]), tally[: int(p[k.COMMANDS]) + 3].tolist()]
+    kernel = k.replay_kernel.py_func if python else k.replay_kernel
+    done = engine.run(engine.channel(loaded, told, every_tick=every_tick), rows, 10_000, kernel=kernel)
+    return [done.log.tolist(), rows[:, k.LATENCY].tolist(), int(done.state[k.LAST_RW]), done.commands.tolist(), done.rows.tolist()]
 
 
 few_rows, write_shares = st.sampled_from([1, 2, 5, 1000]), st.sampled_from([0.0, 0.3, 1.0])
 some = st.builds(random_requests, st.integers(0, 10**6), st.integers(1, 300), few_rows, write_shares)
 memories = st.sampled_from([name for name, _ in GOLDEN])
 schedulers = st.sampled_from(["frfcfs", "frfcfs-rowhit"])
+policies = st.builds(policy, scheduler=schedulers, row_policy=st.sampled_from(ROW_POLICIES), cap=st.sampled_from([1, 2, CAP, 100]),
+                     refresh=st.sampled_from(REFRESHES))
 
 
-@given(some, memories, schedulers)
-@settings(max_examples=60, deadline=None)
-def test_jumping_equals_ticking(requests: Columns, memory: str, scheduler: str) -> None:
-    assert raw(requests, memory, scheduler) == raw(requests, memory, scheduler, every_tick=True)
+def possible(memory: str, told: Policy) -> Policy:
+    """The policy, with all-bank refresh where the part has no command for another."""
+    needs = {"per-bank": "REFpb", "same-bank": "REFsb"}.get(told.refresh)
+    return told if needs is None or needs in part.load(memory).commands else told._replace(refresh="all-bank")
 
 
-@given(some, memories)
-@settings(max_examples=8, deadline=None)
-def test_the_compiled_kernel_is_its_python(requests: Columns, memory: str) -> None:
-    few = {c: v[:40] for c, v in requests.items()}
-    assert raw(few, memory, "frfcfs-rowhit") == raw(few, memory, "frfcfs-rowhit", python=True)
+@given(some, memories, policies)
+@settings(max_examples=100, deadline=None)
+def test_jumping_equals_ticking(requests: Columns, memory: str, told: Policy) -> None:
+    told = possible(memory, told)
+    assert raw(requests, memory, told) == raw(requests, memory, told, every_tick=True)
+
+
+@given(some, memories, policies)
+@settings(max_examples=12, deadline=None)
+def test_the_compiled_kernel_is_its_python(requests: Columns, memory: str, told: Policy) -> None:
+    few, told = {c: v[:40] for c, v in requests.items()}, possible(memory, told)
+    assert raw(few, memory, told) == raw(few, memory, told, python=True)
 
 
 @given(some, schedulers, st.booleans())
@@ -165,7 +175,15 @@ def test_refresh_never_helps_a_lone_bank(requests: Columns) -> None:
 
 def test_the_histogram_names_the_row_cycle_for_conflicts() -> None:
     done = dram.replay(conflicts(2000), HBM2, refresh=False)
-    assert list(done.blocked_ticks)[:3] == ["bank: ACT -> PREpb, 35 ticks", "bank: ACT -> RD, 15 ticks", "bank: ACT -> ACT, 48 ticks"]
+    read, row, cycle, data = 14 * 2000, (35 - 15 - 1) * 1999, (48 - 35 - 1) * 1999, TIMINGS["nCL"] + TIMINGS["nBL"] - 1
+    assert done.blocked_ticks == {"bank: ACT -> PREpb, 35 ticks": row, "bank: ACT -> RD, 15 ticks": read,
+                                  "bank: ACT -> ACT, 48 ticks": cycle, "other": data}
+
+
+def test_the_histogram_names_the_bank_group_for_hits_of_one_row() -> None:
+    done = dram.replay(stream(30, co=np.arange(30)), HBM2, refresh=False)
+    assert done.blocked_ticks["bank_group: RD -> RD, 4 ticks"] == 29 * 3
+    assert "pseudochannel: RD -> RD, 2 ticks" not in done.blocked_ticks
 
 
 @pytest.mark.parametrize(
@@ -196,5 +214,15 @@ def test_a_table_that_is_no_request_table_is_named() -> None:
         dram.replay(requests, "hbm2-2000")
 
 
-def test_a_part_may_look_back_as_far_as_the_kernel_remembers() -> None:
-    assert part.HISTORY == k.HISTORY
+def test_times_and_rules_fit_into_one_number() -> None:
+    assert all(len(part.load(name).rules) < k.LABEL for name in part.names())
+
+
+@pytest.mark.parametrize("line", ["{level: bank_group, prev: [ACT], next: [ACT], latency: nFAW, window: 4}",
+                                  "{level: bank_group, prev: [RD], next: [RD], latency: nCCDS, sibling: true}"])
+def test_a_rule_that_the_controller_does_not_do_is_refused(line: str, tmp_path: Path) -> None:
+    text = (resources.files("gemvane.hw_configs") / "memory" / "ddr4-3200-8gb.yaml").read_text()
+    file = tmp_path / "own.yaml"
+    file.write_text(f"{text}  - {line}\n")
+    with pytest.raises(ValueError, match="below ranks has a window or is for siblings, which the controller does not do"):
+        dram.replay(stream(1), file)

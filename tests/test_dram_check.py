@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,8 @@ GOLDEN_PARTS = {"R_HBM2": "hbm2-2000-4gb", "R_HBM3": "hbm3-6400-4gb", "R_HBM4": 
 GOLDEN_COLUMNS = {"clock": "tick", "PseudoChannel": "pc", "Sid": "ra", "Rank": "ra", "BankGroup": "bg", "Bank": "ba", "Row": "ro",
                   "Column": "co"}
 STREAMS = ("bankconflict_rd", "hit80_rd", "onebank_seq_rd", "rand_mix", "seq_bgilv_rd", "seq_rowmajor_rd")
-HBM2, HBM3, DDR4, LPDDR5 = "hbm2-2000-4gb", "hbm3-6400-4gb", "ddr4-3200-8gb", "lpddr5-6400-8gb"
+HBM2, HBM3, DDR4, DDR5, LPDDR5 = "hbm2-2000-4gb", "hbm3-6400-4gb", "ddr4-3200-8gb", "ddr5-4800-16gb", "lpddr5-6400-8gb"
+REFRESHED_BY = {"all-bank": "REFab", "per-bank": "REFpb", "same-bank": "REFsb", "none": ""}
 TWO_RANKS = {
     "two-ranks": "extends: ddr4-3200-8gb\nschema_version: 1\nname: two-ranks\norganisation: {levels: {rank: 2}}\n",
     "two-sids": "extends: hbm3-6400-4gb\nschema_version: 1\nname: two-sids\norganisation: {levels: {sid: 2}}\n",
@@ -44,12 +46,12 @@ def requests(memory: str | Path, count: int, seed: int, rows: int = 10**9) -> pd
     return frame.assign(rw=frame["rw"] // 2)
 
 
-def emitted(memory: str | Path, asked: pd.DataFrame, scheduler: str = "frfcfs", *, refresh: bool = True) -> pd.DataFrame:
+def emitted(memory: str | Path, asked: pd.DataFrame, scheduler: str = "frfcfs", *, refresh: bool | str = True, **rows: Any) -> pd.DataFrame:
     """All commands that the controller issues for some requests."""
-    done = replay(asked, memory, scheduler=scheduler, refresh=refresh, log_commands=10 * len(asked) + 1000)
+    done = replay(asked, memory, scheduler=scheduler, refresh=refresh, log_commands=20 * len(asked) + 1000, **rows)
     frame = done.commands_frame()
     assert len(frame) == sum(done.commands.values())
-    assert ("REFab" in done.commands) <= refresh
+    assert {name for name in done.commands if name.startswith("REF")} <= {REFRESHED_BY[done.policy.refresh]}
     return frame
 
 
@@ -84,11 +86,40 @@ def test_what_the_controller_emits_for_two_ranks_is_legal(wide: Path) -> None:
     assert check(emitted(wide, requests(wide, 1000, seed=4, rows=1), "frfcfs-rowhit"), wide) == []
 
 
-@settings(deadline=None, max_examples=60)
-@given(memory=st.sampled_from(part.names()), seed=st.integers(0, 2**32), count=st.integers(1, 120), rows=st.sampled_from([1, 2, 3, 10**9]),
-       scheduler=st.sampled_from(["frfcfs", "frfcfs-rowhit"]), refresh=st.booleans())
-def test_any_requests_become_legal_commands(memory: str, seed: int, count: int, rows: int, scheduler: str, refresh: bool) -> None:
-    assert check(emitted(memory, requests(memory, count, seed, rows), scheduler, refresh=refresh), memory) == []
+def possible(memory: str, refresh: str, row_policy: str) -> bool:
+    commands = part.load(memory).commands
+    return (refresh == "none" or REFRESHED_BY[refresh] in commands) and (row_policy == "open" or "RDA" in commands)
+
+
+POLICIES = [(memory, refresh, row_policy) for memory in part.names() for refresh in REFRESHED_BY for row_policy in ("open", "closed")
+            if possible(memory, refresh, row_policy)]
+
+
+@pytest.mark.parametrize(("memory", "refresh", "row_policy"), [policy for policy in POLICIES if policy[1:] != ("all-bank", "open")])
+def test_what_other_policies_emit_is_legal(memory: str, refresh: str, row_policy: str) -> None:
+    frame = emitted(memory, requests(memory, 1000, seed=1), "frfcfs-rowhit", refresh=refresh, row_policy=row_policy)
+    assert refresh in ("none", "all-bank") or REFRESHED_BY[refresh] in set(frame["command"])
+    assert row_policy == "open" or {"RDA", "WRA"} <= set(frame["command"])
+    assert check(frame, memory) == []
+
+
+@settings(deadline=None, max_examples=100)
+@given(told=st.sampled_from(POLICIES), seed=st.integers(0, 2**32), count=st.integers(1, 120), rows=st.sampled_from([1, 2, 3, 10**9]),
+       scheduler=st.sampled_from(["frfcfs", "frfcfs-rowhit"]), cap=st.sampled_from([1, 2, 4]))
+def test_any_requests_become_legal_commands(told: tuple[str, str, str], seed: int, count: int, rows: int, scheduler: str, cap: int) -> None:
+    memory, refresh, row_policy = told
+    asked = requests(memory, count, seed, rows)
+    assert check(emitted(memory, asked, scheduler, refresh=refresh, row_policy=row_policy, cap=cap), memory) == []
+
+
+@pytest.mark.parametrize("refresh", ["same-bank", "per-bank"])
+def test_what_is_emitted_for_two_ranks_with_refreshes_of_their_own_is_legal(refresh: str, tmp_path: Path) -> None:
+    file, (base, level) = tmp_path / "wide.yaml", {"same-bank": ("ddr5-4800-16gb", "rank"), "per-bank": (HBM3, "sid")}[refresh]
+    file.write_text(f"extends: {base}\nschema_version: 1\nname: wide\norganisation: {{levels: {{{level}: 2}}}}\n")
+    for row_policy in ("open", "closed"):
+        frame = emitted(file, requests(file, 1500, seed=7), refresh=refresh, row_policy=row_policy)
+        assert set(frame.loc[frame["command"] == REFRESHED_BY[refresh], "ra"]) == {0, 1}
+        assert check(frame, file) == []
 
 
 def pairs(frame: pd.DataFrame, memory: str) -> set[int]:
@@ -162,6 +193,14 @@ FAULTS = [
       (1, "clock: PREab on the falling edge of ACT wants another pseudochannel or another single bank", 0, 1)]),
     (HBM3, ("1 REFab 0 - - - -", "2 PREpb 0 0 0 0 5"),
      [(1, "clock: PREpb on the falling edge of REFab wants another pseudochannel or another single bank", 0, 1)]),
+    # refreshes of one bank, and of the same bank of every bank group; a row that an access closed
+    (HBM2, ("1 ACT 0 0 0 0 5", "99 REFpb 0 0 0 0 -"), [(1, "bank: REFpb wants closed banks", 0, 0)]),
+    (HBM2, ("1 REFpb 0 0 0 0 -", "99 ACT 0 0 0 0 5", "105 ACT 0 0 0 1 5"), [(1, "bank: REFpb -> ACT wants 159 ticks", 0, 61)]),
+    (HBM2, ("1 ACT 0 0 0 0 5", "40 RDA 0 0 0 0 5", "58 REFpb 0 0 0 0 -"), [(2, "bank: RDA -> REFpb wants 19 ticks", 1, 1)]),
+    (HBM2, ("1 ACT 0 0 0 0 5", "40 RDA 0 0 0 0 5", "57 ACT 0 0 0 0 6"), [(2, "bank: RDA -> ACT wants 18 ticks", 1, 1)]),
+    (DDR5, ("1 ACT 0 0 7 2 5", "500 REFsb 0 0 - 2 -"), [(1, "bank: REFsb wants closed banks", 0, 0)]),
+    (DDR5, ("1 ACT 0 0 7 1 5", "500 REFsb 0 0 - 2 -", "600 ACT 0 0 3 3 5", "811 ACT 0 0 3 2 5"),
+     [(3, "bank: REFsb -> ACT wants 312 ticks", 1, 1)]),
     # activation in halves, and a data clock that sleeps
     (LPDDR5, ("1 ACT1 0 0 0 0 5", "9 ACT2 0 0 0 0 5", "16 CAS_RD 0 0 0 0 5", "17 RD 0 0 0 0 5", "21 RD 0 0 0 0 5"), []),
     (LPDDR5, ("1 ACT1 0 0 0 0 5", "10 ACT2 0 0 0 0 5"), [(1, "bank: ACT1 -> ACT2 wants 8 ticks at most", 0, -1)]),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from json import loads
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gemvane.cli import app
+from gemvane.commands import dram as command
 from gemvane.sim.dram import part
+from gemvane.sim.dram.energy import energy
 
 MEMORY = "hbm3-6400-4gb"
 REQUESTS = "rw,pc,bg,ba,ro,co\n0,0,1,2,5,0\n1,1,3,3,16383,31\n"
@@ -68,8 +71,8 @@ def test_help_is_there_and_light(command: str) -> None:
 
 def test_the_screen_of_a_replay_has_what_an_architect_asks_for(requests: str) -> None:
     screen = gemvane("dram", "replay", requests, "--memory", MEMORY)
-    for text in ("hbm3-6400-4gb", "frfcfs-rowhit, with refresh", "900 requests of 32.0 B", "of the peak of 51.2 GB/s", " hits, ",
-                 " misses, ", " conflicts", " ACT, ", "p99", "what held the channel", "ACT -> ACT", "other rules"):
+    for text in ("hbm3-6400-4gb", "frfcfs-rowhit, open rows, all-bank refresh", "900 requests of 32.0 B", "of the peak of 51.2 GB/s",
+                 " hits, ", " misses, ", " conflicts", " ACT, ", "p99", "what held the channel", "ACT -> ACT", "other rules"):
         assert text in screen
     lines = screen.split("what held the channel")[1].splitlines()[2:]
     assert len(lines) == 8 + 1
@@ -87,11 +90,56 @@ def test_the_json_of_a_replay_adds_up(requests: str) -> None:
 
 def test_options_of_a_replay_are_heard(requests: str) -> None:
     plain = replay_json(requests, "--memory", MEMORY)
-    assert plain["scheduler"] == "frfcfs-rowhit"
-    assert plain["refresh"]
-    other = replay_json(requests, "--memory", MEMORY, "--scheduler", "frfcfs", "--no-refresh")
-    assert (other["scheduler"], other["refresh"]) == ("frfcfs", False)
+    assert (plain["scheduler"], plain["row_policy"], plain["cap"], plain["refresh"]) == ("frfcfs-rowhit", "open", None, "all-bank")
+    other = replay_json(requests, "--memory", MEMORY, "--scheduler", "frfcfs", "--refresh", "none")
+    assert (other["scheduler"], other["refresh"]) == ("frfcfs", "none")
     assert other["last_command_tick"] != plain["last_command_tick"]
+
+
+def replayed(capsys: pytest.CaptureFixture[str], file: str, refresh: str = "all-bank", *, json: bool = True,
+             commands: Path | None = None, **words: Any) -> Any:
+    """What `gemvane dram replay` prints with options of a policy or of several channels."""
+    command.replay(Path(file), "hbm2-2000-4gb", "frfcfs-rowhit", refresh, commands, json, **words)
+    text = capsys.readouterr().out
+    return loads(text) if json else text
+
+
+def test_policies_are_heard_and_priced(requests: str, capsys: pytest.CaptureFixture[str]) -> None:
+    closed = replayed(capsys, requests, row_policy="closed", cap=2, refresh="per-bank")
+    assert (closed["row_policy"], closed["cap"], closed["refresh"]) == ("closed", 2, "per-bank")
+    assert closed["commands"]["RDA"] > 0
+    whole = energy({"REFab": 1}, 0.0, part.load("hbm2-2000-4gb")).terms_pj["refresh"]
+    assert closed["energy_pj"]["terms"]["refresh"] == pytest.approx(closed["commands"]["REFpb"] * whole / 16)
+    screen = replayed(capsys, requests, row_policy="closed", cap=2, refresh="none", json=False)
+    assert "frfcfs-rowhit, rows closed after 2 columns at most, no refresh" in screen
+
+
+def test_a_column_ch_makes_several_channels(requests: str, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.read_csv(requests)
+    frame.assign(ch=np.arange(len(frame)) % 3).to_csv("several.csv", index=False)
+    result = replayed(capsys, "several.csv", commands=Path("commands.csv"))
+    assert (result["schema"], result["requests"], result["path"]) == ("gemvane.dram-channels/1", 900, "commands.csv")
+    assert [one["requests"] for one in result["channels"]] == [300, 300, 300]
+    assert result["end_tick"] == max(one["end_tick"] for one in result["channels"])
+    assert pd.read_csv("commands.csv")["ch"].value_counts().to_dict() == {
+        number: sum(one["commands"].values()) for number, one in enumerate(result["channels"])}
+    assert len(replayed(capsys, requests, channels=4)["channels"]) == 4
+    screen = replayed(capsys, "several.csv", json=False)
+    assert "one channel of 4 Gb, 3 times" in screen and "held longest by" in screen
+    with pytest.raises(ValueError, match=r"request table: row 2: ch is 2, but this replay has ch 0 to 1\."):
+        replayed(capsys, "several.csv", channels=2)
+
+
+def test_a_trace_may_be_checked_under_the_liberties_of_the_published_simulator(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.csv").write_text("tick,command,pc,ra,bg,ba,ro,steps\n1,G_ACT,0,0,0,-1,5,-1\n200,COMPS_READRES,0,-1,-1,-1,-1,8\n"
+                             "206,PIM_PRECHARGE,0,0,0,0,5,-1\n")
+    with pytest.raises(ValueError, match="COMPS_READRES -> PIM_PRECHARGE"):
+        command.check(Path("c.csv"), "hbm2-neupims", json=False)
+    with pytest.raises(ValueError) as error:
+        command.check(Path("c.csv"), "hbm2-neupims", json=False, compat=True)
+    assert "PIM_PRECHARGE" not in str(error.value)
+    with pytest.raises(ValueError, match=r"--compat: hbm3-6400-4gb has no timing nSTRICT, whose 0 is the compatible mode\."):
+        command.check(Path("c.csv"), MEMORY, json=False, compat=True)
 
 
 def test_requests_may_be_parquet(requests: str) -> None:

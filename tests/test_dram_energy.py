@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from gemvane.cli import app
 from gemvane.sim.dram import part, pimpart, pimstream
 from gemvane.sim.dram.energy import STEP, TERMS, UNITS, energy, load_prices, names, prices_of, steps
-from gemvane.sim.schema import CONFIDENCES
+from gemvane.sim.quantity import CONFIDENCES
 from gemvane.sim.units import parse
 
 PIM = "hbm2-neupims"
@@ -114,13 +114,12 @@ def test_steps_of_a_stream_are_those_of_its_composite_commands() -> None:
     ("counts", "memory", "prices", "said"),
     [
         ({"RFMab": 2}, "hbm3-6400-4gb", None, "RFMab: 2 issued, and no energy price for it."),
-        ({"REFpb": 1}, "hbm2-2000-4gb", None, "REFpb: 1 issued, and no energy price for it."),
+        ({"GWRITE": 0, "MACAB": 1}, "hbm2-2000-4gb", None, "MACAB: 1 issued, and no energy price for it."),
+        ({"MACSB": 1}, "hbm3-attacc", "hbm2", "hbm2: no energy price group_movement for MACSB. Add prices.group_movement."),
         ({"COMP": 1}, PIM, "ddr4", "ddr4: no energy price pim_read for COMP. Add prices.pim_read."),
         ({"COMPS_READRES": 1}, PIM, None, "counts: has COMPS_READRES and no STEP. Add how many steps they take together."),
         ({"RD": -1}, PIM, None, "counts: RD is -1. Expected zero or more."),
-        ({"RD": 1}, "ddr5-4800-16gb", None,
-         "ddr5-4800-16gb: no energy prices for DDR5. Give prices: ddr4, hbm2, hbm2-idd or a YAML file."),
-        ({"RD": 1}, PIM, "hbm9", "unknown DRAM prices 'hbm9' (did you mean 'hbm2'?); there are ddr4, hbm2, hbm2-idd; "
+        ({"RD": 1}, PIM, "hbm9", f"unknown DRAM prices 'hbm9' (did you mean 'hbm3'?); there are {', '.join(names())}; "
                                  "or give the path of a YAML file"),
     ],
 )  # fmt: skip
@@ -136,10 +135,67 @@ def test_a_time_or_factor_that_is_none_is_refused(seconds: float, factor: float 
         energy({}, seconds, PIM, pim_read_factor=factor)
 
 
-def test_standards_without_figures_of_their_own_are_marked() -> None:
-    assert energy({}, 0.0, "hbm3-6400-4gb").stand_in and not energy({}, 0.0, "hbm2-2000-4gb").stand_in
+def unpriced(folder: Path) -> Path:
+    """A part of a standard that no bundled file has prices for."""
+    file = folder / "odd.yaml"
+    file.write_text("extends: ddr4-3200-8gb\nschema_version: 1\nname: odd\nstandard: DDR9\n")
+    return file
+
+
+def test_standards_without_figures_of_their_own_are_marked(tmp_path: Path) -> None:
+    assert energy({}, 0.0, "hbm4-8000-32gb").stand_in and not energy({}, 0.0, "hbm2-2000-4gb").stand_in
     named = {name: found.name for name in part.names() if (found := prices_of(part.load(name)))}
-    assert {"hbm2-neupims": "hbm2", "hbm4-8000-32gb": "hbm2", "ddr4-3200-8gb": "ddr4"}.items() <= named.items()
+    assert set(named) == set(part.names())
+    assert {"hbm2-neupims": "hbm2", "hbm4-8000-32gb": "hbm3", "ddr4-3200-8gb": "ddr4", "hbm-pim-2000": "hbm-pim", "hbm3-attacc": "hbm3",
+            "gddr6-aim-cent": "gddr6"}.items() <= named.items()
+    with pytest.raises(ValueError, match=r"odd: no energy prices for DDR9\. Give prices: ddr4, ddr5, gddr6, .* or a YAML file\."):
+        energy({"RD": 1}, 0.0, unpriced(tmp_path))
+
+
+# PIM of other families
+
+def test_an_aim_step_is_three_reads_of_a_nanosecond_as_in_the_study_or_four() -> None:
+    used = energy({"MACAB": 1000, "ACT16": 10, "WR_GB": 64, "RD_MAC": 5}, 0.0, "gddr6-aim-2000")
+    assert used.terms_pj["array"] == used.pim_read_pj["cent"] == pytest.approx(1000 * 3 * 438.15, rel=1e-4)
+    assert used.pim_read_pj["neupims"] == pytest.approx(1000 * 4 * 438.15, rel=1e-4)
+    assert used.pim_read_spread == pytest.approx(1 / 3)
+    assert used.terms_pj["activation"] == pytest.approx(10 * 16 * 66.3 * 44.5, rel=1e-3)
+    assert used.terms_pj["io"] == pytest.approx((64 + 5) * 256 * 5.5)
+    assert energy({"EWMUL": 4}, 0.0, "gddr6-aim-2000").total_pj == pytest.approx(energy({"MACAB": 1}, 0.0, "gddr6-aim-2000").total_pj)
+    assert energy({"AF": 1}, 0.0, "gddr6-aim-2000").total_pj == pytest.approx(16 * 438.15 * 1.25, rel=1e-3)
+
+
+def test_attacc_pays_for_the_way_from_the_array_to_its_units() -> None:
+    bits, per = 8 * 32, {}
+    for name, banks in (("MACAB", 64), ("MACSB", 16), ("MACPB", 1)):
+        used = energy({name: 1}, 0.0, "hbm3-attacc").terms_pj
+        assert used.pop("pim_mac") == pytest.approx(banks * 16 * 0.32)
+        per[name] = sum(used.values()) / banks / bits
+    assert per == {"MACAB": pytest.approx(0.44), "MACSB": pytest.approx(0.44 + 1.01), "MACPB": pytest.approx(0.44 + 2.24 + 0.5)}
+    assert energy({"MVSB": 1}, 0.0, "hbm3-attacc").terms_pj["io"] == 0 < energy({"WRGB": 1}, 0.0, "hbm3-attacc").terms_pj["io"]
+
+
+def test_a_multiplying_unit_of_hbm_pim_serves_two_banks() -> None:
+    used = energy({"MAC": 1}, 0.0, "hbm-pim-2000")
+    assert used.terms_pj["pim_mac"] == pytest.approx(8 * 16 * 0.32)
+    assert {name: pj / 2048 for name, pj in used.pim_read_pj.items()} == {
+        "neupims": pytest.approx(0.393, rel=2e-3), "cent": pytest.approx(0.321, rel=5e-3), "attacc": pytest.approx(0.44, rel=2e-3)}
+    assert energy({"GRF_WB": 1}, 0.0, "hbm-pim-2000").total_pj == pytest.approx(8 * 256 * 0.44)
+
+
+@pytest.mark.parametrize(("memory", "command", "share"), [("hbm2-2000-4gb", "REFpb", 16), ("gddr6-14000-8gb", "REFpb", 16),
+                                                          ("lpddr5-6400-8gb", "REFpb", 16)])
+def test_refreshing_a_bank_is_its_share_of_refreshing_all(memory: str, command: str, share: int) -> None:
+    assert energy({command: share}, 0.0, memory) == energy({"REFab": 1}, 0.0, memory)
+
+
+@pytest.mark.parametrize("name", part.names())
+def test_every_pim_command_of_a_part_has_a_price_or_is_free(name: str) -> None:
+    loaded = part.load(name)
+    counts = {command: 1 for command in (*loaded.commands, *([STEP] if loaded.spec.pim else [])) if not command.startswith("RFM")}
+    done = energy(counts, 1e-6, loaded)
+    assert done.total_pj > 0
+    assert sum(done.low_pj.values()) <= done.total_pj * (1 + 1e-12) and done.total_pj <= sum(done.high_pj.values()) * (1 + 1e-12)
 
 
 # Price files
@@ -150,16 +206,22 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...],
     return [(path, node)]
 
 
+def price_file(name: str) -> Any:
+    return yaml.safe_load((resources.files("gemvane.hw_configs") / "dram-energy" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("name", names())
 def test_every_price_has_a_unit_a_source_a_confidence_and_its_range(name: str) -> None:
-    data = yaml.safe_load((resources.files("gemvane.hw_configs") / "dram-energy" / f"{name}.yaml").read_text(encoding="utf-8"))
+    data = price_file(name)
+    if "extends" in data:
+        data["sources"] = price_file(data["extends"])["sources"] | data["sources"]
     assert data["name"] == load_prices(name).name == name
     assert all(source["cite"].strip() and source["confidence"] in CONFIDENCES for source in data["sources"].values())
     for section in ("prices", "ranges"):
-        for path, leaf in leaves(data[section]):
+        for path, leaf in leaves(data.get(section, {})):
             assert leaf["source"] in data["sources"], path
             assert parse(leaf["value"], UNITS[path[0]]) > 0
-    assert not set(data["prices"]) & set(data["not_covered"])
+    assert not set(data["prices"]) & set(data.get("not_covered", []))
     assert all(price.low <= price.value <= price.high and price.cite for price in load_prices(name).prices.values())
 
 
@@ -183,18 +245,31 @@ def test_a_fault_in_a_price_file_has_its_sentence(tmp_path: Path, old: str, new:
     assert str(caught.value).startswith(f"{file}:") and said in str(caught.value)
 
 
+def test_a_price_file_may_extend_another(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text('extends: gddr6\nname: mine\nprices: {io: {value: "8 pJ/bit", source: mine}}\n'
+                    'sources: {mine: {cite: "measured by us", confidence: measured}}\n')
+    mine, theirs = load_prices(file), load_prices("gddr6")
+    assert (mine.prices["io"].value, mine.prices["io"].high, mine.prices["io"].confidence) == (8, 11.21, "measured")
+    assert mine.prices["activation"] == theirs.prices["activation"]
+    file.write_text("extends: gddr66\nname: mine\n")
+    load_prices.cache_clear()
+    with pytest.raises(ValueError, match=r"mine.yaml:1: extends: unknown DRAM prices 'gddr66' \(did you mean 'gddr6'\?\)"):
+        load_prices(file)
+
+
 # On the command line
 
-@pytest.mark.parametrize("memory", ["hbm2-2000-4gb", "lpddr5-6400-8gb"])
+@pytest.mark.parametrize("memory", ["hbm2-2000-4gb", "odd"])
 def test_a_replay_says_its_energy_where_there_are_prices(memory: str, tmp_path: Path) -> None:
     requests = tmp_path / "requests.csv"
     pd.DataFrame({"rw": 0, "pc": 0, "bg": 0, "ba": 0, "ro": range(50), "co": 0}).to_csv(requests, index=False)
-    words = ["dram", "replay", str(requests), "--memory", memory]
+    words = ["dram", "replay", str(requests), "--memory", str(unpriced(tmp_path)) if memory == "odd" else memory]
     screen = CliRunner().invoke(app, words).stdout
     result = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
-    if memory.startswith("lp"):
+    if memory == "odd":
         assert result["energy_pj"] is None
-        assert "no prices for LPDDR5" in screen
+        assert "no prices for DDR9" in screen
         return
     used = energy(result["commands"], result["end_tick"] * result["tick_ps"] / 1e12, memory)
     assert result["energy_pj"] == json.loads(json.dumps(used.to_dict()))

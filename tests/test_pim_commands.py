@@ -118,11 +118,11 @@ def test_the_single_buffer_trace_differs_only_where_the_npu_writes_into_it(share
 def test_pim_busy_cycles_are_those_of_the_reference_runs(shared_data: Path) -> None:
     result = neupims.compare(pd.read_csv(shared_data / "pim" / "neupims_oracle_dev.csv"))
     assert (result["rows"], result["compared"], result["exact"]) == (17, 23, 4)
-    assert result["mape"] < 0.01
+    assert result["mape"] < 0.0075
     worst = {group["group"]: group["max_error"] for group in result["by"]}
     assert worst["dual row buffers, alone"] < 0.013
     assert worst["single row buffers, alone"] < 0.001
-    assert result["max_error"] < 0.033     # one stage beside NPU traffic; its reads and writes are not in the stream
+    assert worst["dual row buffers, beside NPU traffic"] < 0.0175      # the NPU's vector unit, which the softmax shares, is not modelled
     assert {row["reason"][0] for row in result["skipped"]} == {"B", "N"}
 
 
@@ -288,7 +288,7 @@ def test_issued_counts_are_those_of_the_layout() -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="buffers = 'triple': want dual or single"):
         pim_part(buffers="triple")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="memory part hbm2-2000-4gb has no P_HEADER, GWRITE"):
+    with pytest.raises(ValueError, match="memory part hbm2-2000-4gb has no section pim; want a part with PIM commands"):
         pim_part(load("hbm2-2000-4gb"))
     part = pim_part()
     with pytest.raises(ValueError, match="tile of 0 dot products"):

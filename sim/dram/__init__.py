@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .channels import Channels, replay_channels
 from .replay import Replay, replay
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Channels", "Replay", "replay", "replay_channels"]

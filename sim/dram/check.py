@@ -34,8 +34,10 @@ CLOSED, HALF = -1, -2
 ACCESSES = ("RD", "WR", "RDA", "WRA")
 SHUTS = ("RDA", "WRA", "PREpb", "PREab")
 PRECHARGES = ("PREpb", "PREab")
+SAME_BANK = "REFsb"
+"""Addresses a bank of every bank group of its rank, and so no bank group."""
 DOTS = ("COMP", "COMPS_READRES")
-"""PIM: they read the rows that G_ACT has opened, in a row buffer of their own or (timing nSINGLE is 1) in the only one."""
+"""Newton's dot products, which go on for some steps after their command."""
 
 
 class Violation(NamedTuple):
@@ -112,11 +114,13 @@ def _read(commands: pd.DataFrame, loaded: Part) -> Iterator[_Command]:
             raise ValueError(f"{TABLE}: row {row}: command {name!r} is unknown to {loaded.name}{nearest(str(name), loaded.commands)}. "
                              f"Expected one of {', '.join(loaded.commands)}.")
     scope = resolved.scope[[ids[name] for name in names]] if size else np.zeros(0, np.int64)
-    opens = np.array([name.startswith(("ACT", "G_ACT")) for name in names], bool)
+    openers = {name for name, command in loaded.spec.commands.items() if command.opens or name in ("ACT", "ACT1", "ACT2")}
+    opens = np.array([name in openers for name in names], bool)
     limits = dict(zip(ADDRESS, counts, strict=True)) | {"ro": loaded.rows, "co": loaded.columns, "tick": 2**62, "steps": 2**20}
     for field, limit in limits.items():
         values = columns[field]
         must = (scope >= ADDRESS.index(field) + 1) & (limit > 1) if field in ADDRESS else opens if field == "ro" else field == "tick"
+        must = must & (np.array(names, object) != SAME_BANK) if field == "bg" else must
         bad = np.flatnonzero((values >= limit) | (values < np.where(must, 0, -1)))
         if bad.size:
             row = int(bad[0])
@@ -183,7 +187,13 @@ class _Channel:
         self.past: dict[tuple[int, int, int], deque[_Command]] = defaultdict(lambda: deque(maxlen=part.HISTORY))
         banks = prod(self.counts)
         self.open_row, self.half_row = [CLOSED] * banks, [CLOSED] * banks
-        self.pim_row = [CLOSED] * banks if not loaded.spec.timings.get("nSINGLE", 0) else self.open_row
+        self.pim_row = self.open_row if loaded.spec.timings.get("nSINGLE", 1) else [CLOSED] * banks
+        """A buffer of their own for rows that PIM commands open, unless the timing nSINGLE is 1 or the part has no such switch."""
+        declared = dict(enumerate(loaded.spec.commands.values()))
+        self.opens = {i: command.opens for i, command in declared.items() if command.opens}
+        self.closes = {i: command.closes for i, command in declared.items() if command.closes}
+        self.needs = {i: command.needs for i, command in declared.items() if command.needs}
+        self.opener = next((self.commands[i] for i, buffer in self.opens.items() if buffer == "pim"), "")
         self.changed: list[_Command | None] = [None] * banks
         """[bank] the last command that opened or closed a row."""
         self.last: _Command | None = None
@@ -204,6 +214,10 @@ class _Channel:
     def nodes(self, given: _Command, level: int) -> range:
         """The nodes of a level that a command touches: its own, or all below what it addresses."""
         scope = self.scope[given.id]
+        if given.name == SAME_BANK and level >= BANK - 1:
+            groups, banks = self.counts[2], self.counts[3] if level == BANK else 1
+            first = given.path[2] * groups * banks + (given.path[BANK] % banks if level == BANK else 0)
+            return range(first, first + groups * banks, banks)
         width = prod(self.counts[scope:level])
         first = given.path[min(level, scope)] * width
         return range(first, first + width)
@@ -289,19 +303,21 @@ class _Channel:
             yield from self.second_half(given)
 
     def pim_rows(self, given: _Command) -> Iterator[tuple[str, _Command | None, int]]:
-        """PIM: group activations and dot products find the rows that they need; no row is open in both buffers of a bank."""
+        """PIM commands find the rows as the part says that they need them; no row is open in both buffers of a bank."""
         single = self.pim_row is self.open_row
+        opens, needs = self.opens.get(given.id), self.needs.get(given.id)
         for bank in self.nodes(given, BANK):
             row, other, changed = self.pim_row[bank], self.open_row[bank], self.changed[bank]
-            if given.name == "G_ACT" and row != CLOSED:
-                yield "bank: G_ACT wants a closed bank" if single else "bank: G_ACT wants a closed PIM row buffer", changed, 0
-            elif given.name in DOTS and row == CLOSED:
-                yield f"bank: {given.name} wants a row that G_ACT has opened", changed, 0
-            elif given.name == "GWRITE" and other == CLOSED:
-                yield "bank: GWRITE wants an open row", changed, 0
+            if opens and (row if opens == "pim" else other) != CLOSED:
+                where = "closed bank" if single or opens == "ordinary" else "closed PIM row buffer"
+                yield f"bank: {given.name} wants a {where}", changed, 0
+            elif needs == "pim" and row == CLOSED:
+                yield f"bank: {given.name} wants a row that {self.opener} has opened", changed, 0
+            elif needs == "ordinary" and other == CLOSED:
+                yield f"bank: {given.name} wants an open row", changed, 0
             elif given.name.startswith(("REF", "RFM")) and row != CLOSED and not single:
                 yield f"{self.level_names[self.scope[given.id]]}: {given.name} wants closed PIM row buffers", changed, 0
-            elif not single and ((given.name == "ACT" and given.ro == row) or (given.name == "G_ACT" and given.ro == other >= 0)):
+            elif not single and ((given.name == "ACT" and given.ro == row) or (opens == "pim" and given.ro == other >= 0)):
                 yield f"bank: row {given.ro} is open in the other row buffer", changed, 0
             else:
                 continue
@@ -341,9 +357,10 @@ class _Channel:
             for bank in self.nodes(given, BANK):
                 self.open_row[bank], self.half_row[bank], self.changed[bank] = row, given.ro, given
 
-        if given.name in ("G_ACT", "PIM_PRECHARGE"):
-            for bank in self.nodes(given, BANK):
-                self.pim_row[bank], self.changed[bank] = given.ro if given.name == "G_ACT" else CLOSED, given
+        buffer = self.opens.get(given.id) or self.closes.get(given.id)
+        for bank in self.nodes(given, BANK) if buffer else ():
+            rows = self.pim_row if buffer == "pim" else self.open_row
+            rows[bank], self.changed[bank] = given.ro if given.id in self.opens else CLOSED, given
 
     def left_open(self) -> Iterator[Violation]:
         """Activations whose second half was due before the trace ended, and never came."""

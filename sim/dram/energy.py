@@ -13,24 +13,31 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..hardware import nearest
-from ..schema import CONFIDENCES
+from ..quantity import CONFIDENCES
 from ..units import parse
-from ..yamltree import NotFoundError, Tree, is_leaf, read_tree
+from ..yamltree import NotFoundError, Tree, extended, is_leaf
 from .part import Part, load, resolve
 from .pimpart import PimPart, Stream
-from .pimstream import STEP_ELEMENTS
 
 TERMS = ("activation", "array", "movement", "tsv", "io", "refresh", "standby", "pim_mac", "second_row_buffer")
 UNITS = {
     "activation": "energy", "array_read": "energy per bit", "array_write": "energy per bit", "movement": "energy per bit",
-    "tsv": "energy per bit", "io": "energy per bit", "refresh": "energy", "standby": "power", "second_row_buffer": "power",
-    "pim_read": "energy per bit", "pim_mac": "energy",
+    "group_movement": "energy per bit", "tsv": "energy per bit", "io": "energy per bit", "refresh": "energy", "standby": "power",
+    "second_row_buffer": "power", "pim_read": "energy per bit", "pim_mac": "energy",
 }
-"""Price -> its dimension: per bit of a request, per row, per REFab, per MAC, or all the time."""
+"""Price -> its dimension: per bit of a request, per row, per REFab, per MAC, or all the time. group_movement is the part of movement
+from an array to its bank group."""
 STEP = "STEP"
 """Counts steps of composite dot products (COMPS_READRES) beside their number; a COMP is one step by itself."""
-FREE = ("PREpb", "PREab", "PIM_PRECHARGE", "P_HEADER", "ACT1", "CAS_RD", "CAS_WR")
-"""Closing a row is in the price of opening it, ACT1 is half of what ACT2 pays for, and the rest only sets up a command."""
+FREE = ("PREpb", "PREab", "PIM_PRECHARGE", "P_HEADER", "ACT1", "CAS_RD", "CAS_WR", "TMOD", "MODE_AB", "MODE_SB", "SFM")
+"""Closing a row is in the price of opening it, ACT1 is half of what ACT2 pays for, and the rest only sets up a command.
+The softmax unit of SFM has no public figure."""
+_IN = ("WR_GB", "WR_BIAS", "WR_CRF", "WR_SRF", "WR_GRF", "WRGB")
+"""PIM commands that bring one request from outside to buffers or registers, _OUT that read one, _INSIDE that move one to another die."""
+_OUT = ("RD_MAC", "RD_AF", "RD_GRF")
+_INSIDE = ("MVSB", "MVGB")
+_STEPS = ("COMP", STEP, "MACAB", "MAC", "ADD", "MUL")
+"""One column of the bank of every unit, multiplied."""
 _KEYS = ("schema_version", "name", "description", "standards", "stands_in_for", "sources", "prices", "ranges",
          "pim_read_factors", "not_covered")
 
@@ -107,13 +114,18 @@ def _bundled() -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def load_prices(prices: str | Path) -> DramPrices:
     """The prices of a bundled name or of a YAML file. ValueError with file, line, key and value for anything wrong in it."""
-    file = _bundled().get(str(prices))
-    if file is not None:
-        return _read(read_tree(file.read_text(encoding="utf-8"), f"hw_configs/dram-energy/{file.name}"))
+    return _read(extended(str(prices), _open))
+
+
+def _open(where: str, base: Path | None) -> tuple[str, str, Path | None]:
+    """Text, name for messages, and folder of a bundled name or a path (relative to `base`)."""
+    if where in _bundled():
+        return _bundled()[where].read_text(encoding="utf-8"), f"hw_configs/dram-energy/{where}.yaml", None
+    path = (base / where) if base else Path(where)
     try:
-        return _read(read_tree(Path(prices).read_text(encoding="utf-8"), str(prices)))
+        return path.read_text(encoding="utf-8"), str(path), path.parent
     except (OSError, UnicodeDecodeError):
-        raise NotFoundError(f"unknown DRAM prices {str(prices)!r}{nearest(str(prices), names())}; there are {', '.join(names())}; "
+        raise NotFoundError(f"unknown DRAM prices {where!r}{nearest(where, names())}; there are {', '.join(names())}; "
                             "or give the path of a YAML file") from None
 
 
@@ -187,20 +199,48 @@ class _Use(NamedTuple):
 
 def _uses(part: Part) -> dict[str, tuple[_Use, ...]]:
     """What one command of each kind takes; an all-bank dot-product step takes one READ, to be multiplied."""
-    table, scope = resolve(part), dict(zip(part.commands, resolve(part).scope.tolist(), strict=True))
-    bits = 8 * part.request_bytes
-    rows = {name: math.prod(table.counts[scope[name]:].tolist()) for name in ("ACT", "ACT2", "G_ACT") if name in scope}
+    counts = resolve(part).counts.tolist()
+    scope = dict(zip(part.commands, resolve(part).scope.tolist(), strict=True))
+    bits, row = 8 * part.request_bytes, 8 * part.request_bytes * part.columns
+    banks = {name: math.prod(counts[level:]) for name, level in scope.items()}
+    opens = [name for name, command in part.spec.commands.items() if command.opens or name in ("ACT", "ACT2")]
     out_of_die = (_Use("movement", "movement", bits), _Use("tsv", "tsv", bits), _Use("io", "io", bits))
     read, write = ((_Use("array", f"array_{kind}", bits), *out_of_die) for kind in ("read", "write"))
-    row = part.columns * bits
-    step = (_Use("array", "pim_read", bits), _Use("pim_mac", "pim_mac", math.prod(table.counts.tolist()) * STEP_ELEMENTS))
+    refreshed = banks[part.spec.refresh.command]
     return {
-        **{name: () for name in FREE},
-        **{name: (_Use("activation", "activation", count),) for name, count in rows.items()},
-        "RD": read, "RDA": read, "WR": write, "WRA": write, "READRES": read, "COMPS_READRES": read, "COMP": step, STEP: step,
-        "GWRITE": (_Use("array", "array_read", row), _Use("movement", "movement", row)),  # into the vector buffer of the channel
+        **dict.fromkeys(FREE, ()),
+        **{name: (_Use("activation", "activation", banks[name]),) for name in opens},
+        "RD": read, "RDA": read, "WR": write, "WRA": write,
         part.spec.refresh.command: (_Use("refresh", "refresh", 1),),
+        "REFpb": (_Use("refresh", "refresh", 1 / refreshed),),
+        "REFsb": (_Use("refresh", "refresh", counts[2] / refreshed),),  # one bank of every group
+        "GWRITE": (_Use("array", "array_read", row), _Use("movement", "movement", row)),  # into the vector buffer of the channel
+        **(_pim_uses(part, math.prod(counts), bits) if part.spec.pim else {}),
     }
+
+
+def _pim_uses(part: Part, banks: int, bits: int) -> dict[str, tuple[_Use, ...]]:
+    """PIM commands; those that multiply take their operands from arrays, and no movement, TSV or I/O unless the units are that far."""
+    pim = part.spec.pim
+    assert pim is not None
+    units = banks // pim.banks_per_unit
+    moved, through, out = (_Use(name, name, bits) for name in ("movement", "tsv", "io"))
+    groups = banks // resolve(part).counts.tolist()[-1]
+    multiply, row_read = _Use("pim_mac", "pim_mac", units * pim.lanes), _Use("array", "array_read", bits)
+    return {
+        **dict.fromkeys(_IN, (moved, through, out)),
+        **dict.fromkeys(_OUT, (moved, through, out)),
+        "READRES": (row_read, moved, through, out), "COMPS_READRES": (row_read, moved, through, out),  # NeuPIMs: as a READ
+        **dict.fromkeys(_INSIDE, (moved, through)),
+        **dict.fromkeys(_STEPS, (_Use("array", "pim_read", bits), multiply)),
+        "MACSB": (_Use("array", "array_read", groups * bits), _Use("movement", "group_movement", groups * bits),
+                  _Use("pim_mac", "pim_mac", groups * pim.lanes)),
+        "MACPB": (row_read, moved, through, _Use("pim_mac", "pim_mac", pim.lanes)),
+        "EWMUL": (_Use("array", "pim_read", bits / 4), _Use("pim_mac", "pim_mac", units // 4 * pim.lanes)),  # CENT: a quarter of a MACAB
+        "AF": (_Use("array", "array_read", banks * bits),),  # CENT: a read of every bank
+        "COPY_BKGB": (row_read, moved), "COPY_GBBK": (_Use("array", "array_write", bits), moved),
+        "FILL": (_Use("array", "array_read", units * bits),), "GRF_WB": (_Use("array", "array_write", units * bits),),
+    }  # fmt: skip
 
 
 def steps(part: PimPart, stream: Stream) -> int:
@@ -221,7 +261,8 @@ def energy(counts: Mapping[str, int], seconds: float, part: str | Path | Part, p
     _check(counts, seconds, pim_read_factor)
     uses = _uses(loaded)
     amounts = _amounts(counts, uses, table)
-    watts = ("standby", "second_row_buffer") if "G_ACT" in loaded.commands and buffers == "dual" else ("standby",)
+    two_buffers = loaded.spec.pim is not None and buffers == "dual" and "dual" in loaded.spec.pim.row_buffers
+    watts = ("standby", "second_row_buffer") if two_buffers else ("standby",)
     for name in watts if seconds else ():
         if _known(name, table):
             amounts[name, name] = seconds * 1e12

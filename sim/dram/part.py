@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..hardware import Provenance, nearest
-from ..schema import CONFIDENCES
+from ..quantity import CONFIDENCES
 from ..yamltree import NotFoundError, Tree, dotted, extended, is_leaf, plain
 from .expression import evaluate
-from .partschema import LEVELS, PROTOCOLS, PartSpec, known_keys
+from .partschema import LEVELS, PROTOCOLS, Constraint, PartSpec, known_keys
 
 Int64s = NDArray[np.int64]
 HISTORY = 8
 """Commands of one kind that the engine remembers at a node: the widest window of a constraint."""
-SECTIONS = ("organisation", "clock", "timings", "commands")
+SECTIONS = ("organisation", "clock", "timings", "commands", "pim")
 """Mappings whose numbers describe silicon and keep their origin."""
 
 
@@ -104,12 +104,15 @@ class ResolvedPart(NamedTuple):
     wra: int
     refab: int
     refpb: int
+    refsb: int
     cas_rd: int
     cas_wr: int
     read_latency: int
     """From a read to the end of its data."""
     ticks_per_clock: int
     refresh_interval: int
+    bank_refresh_interval: int
+    """Between the refreshes of one bank and of the next of its rank; 0 where the part does not say."""
     refresh_level: int
     protocol: int
     """0 single, 1 hbm, 2 hbm-half, 3 lpddr5."""
@@ -191,10 +194,12 @@ def resolve(part: Part) -> ResolvedPart:
         length=np.array(_lengths(part), np.int64),
         act=ids.get("ACT", ids.get("ACT1", -1)), act2=ids.get("ACT2", -1), pre=ids["PREpb"], preab=ids["PREab"],
         rd=ids["RD"], wr=ids["WR"], rda=ids.get("RDA", -1), wra=ids.get("WRA", -1),
-        refab=ids[spec.refresh.command], refpb=ids.get("REFpb", -1), cas_rd=ids.get("CAS_RD", -1), cas_wr=ids.get("CAS_WR", -1),
+        refab=ids[spec.refresh.command], refpb=ids.get("REFpb", -1), refsb=ids.get("REFsb", -1),
+        cas_rd=ids.get("CAS_RD", -1), cas_wr=ids.get("CAS_WR", -1),
         read_latency=ticks(spec.read_latency, "read_latency"),
         ticks_per_clock=spec.clock.ticks,
         refresh_interval=ticks(spec.refresh.interval, "refresh", "interval"),
+        bank_refresh_interval=ticks(spec.refresh.bank_interval, "refresh", "bank_interval") if spec.refresh.bank_interval else 0,
         refresh_level=scopes[ids[spec.refresh.command]],
         protocol=PROTOCOLS.index(spec.protocol),
         aad=ticks(only.act2_within, "lpddr5", "act2_within") if only else 0,
@@ -217,8 +222,10 @@ def _bus_rules(part: Part, lengths: list[int]) -> Iterator[Rule]:
 
 def _timing_rules(part: Part, ids: dict[str, int], lengths: list[int]) -> Iterator[Rule]:
     """The constraints of the file in ticks, from the end of one command to the end of the other."""
-    for i, rule in enumerate(part.spec.constraints):
-        where = ("constraints", i)
+    lists: dict[tuple[str, ...], list[Constraint]] = {("constraints",): part.spec.constraints}
+    lists |= {("commands", name, "constraints"): command.constraints for name, command in part.spec.commands.items()}
+    lists |= {("pim", "constraints"): part.spec.pim.constraints} if part.spec.pim else {}
+    for where, rule in (((*of, i), rule) for of, listed in lists.items() for i, rule in enumerate(listed)):
         level = _level(part, rule.level, (*where, "level"))
         clocks = _value(part, rule.latency, (*where, "latency"))
         if rule.window > HISTORY:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
-from ..schema import Bandwidth, Count, PinRate, Size, Source, Strict
+from ..quantity import Bandwidth, Count, PinRate, Size, Source, Strict
 from ..units import DIMENSIONS, parse, show
 
 PEAK_TOLERANCE = 0.01
@@ -24,6 +24,15 @@ _ALWAYS = ("PREpb", "PREab", "RD", "WR")
 NEEDS = {"single": ("ACT", *_ALWAYS), "hbm": ("ACT", *_ALWAYS), "hbm-half": ("ACT", *_ALWAYS),
          "lpddr5": ("ACT1", "ACT2", *_ALWAYS, "CAS_RD", "CAS_WR")}
 """Protocol -> the commands without which its controller cannot work."""
+PIM_NEEDS = {
+    "newton": (("P_HEADER", "GWRITE", "G_ACT", "COMP", "READRES", "COMPS_READRES", "PIM_PRECHARGE"),
+               ("nRCDRD", "nRP", "nRTP", "nFAW", "nGWR", "nSTEP", "nFILL", "nREFI", "nSTEPS", "nSTRICT", "nSINGLE")),
+    "aim": (("WR_GB", "WR_BIAS", "ACT16", "MACAB", "RD_MAC"), ("nCCDL",)),
+    "hbm-pim": (("MODE_AB", "MODE_SB", "WR_CRF", "WR_SRF", "ACTab", "MAC", "GRF_WB"), ("nCCDL",)),
+    "attacc": (("ACTAB", "MACAB", "MACSB", "MACPB", "WRGB", "MVSB", "MVGB", "SFM"),
+               ("nBL", "nRCDRD", "nRP", "nRAS", "nRTPL", "nCCDL", "nCCDAB", "nCCDSB", "nRFC", "nREFI")),
+}
+"""Style of PIM -> the commands and timings without which its streams cannot be made."""
 
 
 def _period(text: object) -> Fraction:
@@ -61,6 +70,7 @@ Period = Annotated[Fraction, PlainValidator(_period)]
 Clocks = Annotated[int, PlainValidator(_clocks)]
 Cycles = Annotated[Fraction, PlainValidator(_cycles)]
 Expression = Annotated[str, PlainValidator(_expression)]
+RowBuffer = Literal["ordinary", "pim"]
 Below = Literal["pseudochannel", "rank", "sid", "bank_group", "bank"]
 
 
@@ -100,16 +110,38 @@ class Clock(Strict):
     """Command slots in one clock: 2 where commands may also start on the falling edge."""
 
 
+class Constraint(Strict):
+    """After a `prev` to a node of `level`, a `next` to the same node comes `latency` clocks later or more."""
+
+    level: str
+    prev: Annotated[list[str], Field(min_length=1)]
+    next: Annotated[list[str], Field(min_length=1)]
+    latency: Expression
+    window: Count = 1
+    """Counted from the n-th last `prev`: 4 for tFAW."""
+    sibling: bool = False
+    """The rule holds for the other nodes of the level, not for the node itself."""
+
+
 class Command(Strict):
     bus: Literal["row", "column", "any"]
     scope: str
     """Level of what one such command addresses."""
     cycles: Cycles = Fraction(1)
+    opens: RowBuffer | None = None
+    """Row buffer in which it opens a row of every bank that it addresses. The standard's own commands need not say so."""
+    closes: RowBuffer | None = None
+    needs: RowBuffer | None = None
+    """Row buffer in which every bank that it addresses must have a row open."""
+    constraints: list[Constraint] = Field(default_factory=list)
+    """Joined to those of the part: a file that extends another adds a command and its rules in one place."""
 
 
 class Refresh(Strict):
     command: str
     interval: Expression
+    bank_interval: Expression | None = None
+    """Between per-bank refreshes of one rank (stack ID), bank after bank."""
 
 
 class Lpddr5(Strict):
@@ -122,17 +154,24 @@ class Lpddr5(Strict):
     wck_write: Expression
 
 
-class Constraint(Strict):
-    """After a `prev` to a node of `level`, a `next` to the same node comes `latency` clocks later or more."""
+class Pim(Strict):
+    """Processing in memory: the units at the banks, and what its commands obey beside the constraints of the part."""
 
-    level: str
-    prev: Annotated[list[str], Field(min_length=1)]
-    next: Annotated[list[str], Field(min_length=1)]
-    latency: Expression
-    window: Count = 1
-    """Counted from the n-th last `prev`: 4 for tFAW."""
-    sibling: bool = False
-    """The rule holds for the other nodes of the level, not for the node itself."""
+    style: Literal["newton", "aim", "hbm-pim", "attacc"]
+    """Whose commands these are: which functions turn operators into streams of them."""
+    lanes: Count
+    """Multipliers of a unit."""
+    element: Size
+    """An operand of one lane."""
+    banks_per_unit: Count = 1
+    accumulators: Count = 1
+    """Results that a unit holds, each as wide as what it multiplies or, behind an adder tree, one."""
+    vector_buffer: Size
+    """What the channel (newton, aim) or each unit (hbm-pim, attacc) holds of the vector."""
+    row_buffers: Annotated[list[Literal["dual", "single"]], Field(min_length=1)]
+    """What a bank may have, the default first."""
+    constraints: list[Constraint] = Field(default_factory=list)
+    """Joined to those of the part, which a file that only adds PIM takes over from the one it extends."""
 
 
 class PartSpec(Strict):
@@ -152,6 +191,7 @@ class PartSpec(Strict):
     """Clocks from a read to the end of its data."""
     refresh: Refresh
     lpddr5: Lpddr5 | None = None
+    pim: Pim | None = None
     constraints: list[Constraint]
 
     @model_validator(mode="after")
@@ -171,6 +211,16 @@ class PartSpec(Strict):
             if self.commands[name].scope != scope:
                 raise ValueError(f"commands.{name}.scope is {self.commands[name].scope}. Expected {scope}"
                                  f"{', as of ' + self.refresh.command if name == 'PREab' else ''}.")
+        return self
+
+    @model_validator(mode="after")
+    def _pim_has_its_commands(self) -> PartSpec:
+        if self.pim:
+            commands, timings = PIM_NEEDS[self.pim.style]
+            for kind, missing in (("commands", [name for name in commands if name not in self.commands]),
+                                  ("timings", [name for name in timings if name not in self.timings])):
+                if missing:
+                    raise ValueError(f"pim.style is {self.pim.style}, which needs the {kind} {', '.join(missing)}")
         return self
 
     @model_validator(mode="after")
@@ -204,6 +254,6 @@ def known_keys(loc: tuple[Any, ...]) -> list[str]:
     if len(loc) == 1:
         return list(PartSpec.model_fields)
     sections: dict[str, type[Strict]] = {"organisation": Organisation, "clock": Clock, "commands": Command, "refresh": Refresh,
-                                         "lpddr5": Lpddr5, "constraints": Constraint, "sources": Source}
+                                         "lpddr5": Lpddr5, "pim": Pim, "constraints": Constraint, "sources": Source}
     inner = sections.get(str(loc[0]))
     return list(inner.model_fields) if inner else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from ..kernels.pimissue import (
     IF_OPEN,
     IF_OTHER,
     IF_SAME,
+    INTERVAL,
     PER_OPEN,
     RELEASE,
     VECTOR_BANK,
@@ -24,10 +25,10 @@ from ..kernels.pimissue import (
 )
 from .pimpart import Issued, PimPart, State, Stream, clocks, new_state, run
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Int64s = NDArray[np.int64]
-ELEMENT_BYTES = 2
-STEP_ELEMENTS = 16
-"""FP16 multipliers of a bank."""
 VECTOR_BANK_NUMBER = 0
 VECTOR_ROW_NUMBER = 0
 """Where the layouts keep the vector that is loaded into the vector buffer."""
@@ -44,8 +45,37 @@ class Block(NamedTuple):
     need: Int64s
 
 
-def _line(part: PimPart, command: str, bank: int = 0, row: int = -1, steps: int = 0, when: int = ALWAYS, run: int = 1) -> list[int]:
+def line(part: PimPart, command: str, bank: int = 0, row: int = -1, steps: int = 0, when: int = ALWAYS, run: int = 1) -> list[int]:
+    """A line of a stream: see the columns of kernels/pimissue.py."""
     return [part.id(command), bank, row, steps, when, run]
+
+
+def trace(part: PimPart, issued: Issued) -> pd.DataFrame:
+    """The recorded commands as sim/dram/check.py reads them: tick, command, pc, ra, bg, ba (-1 where it addresses no such), ro, steps."""
+    import pandas as pd
+
+    tick, command, bank, row, steps = issued.commands.T[:5]
+    columns = {"tick": tick, "command": np.array(part.commands, object)[command]}
+    nodes = part.node - part.node[:, :1]
+    for level, name in enumerate(("pc", "ra", "bg", "ba"), 1):
+        inside = nodes[level] - nodes[level - 1] * (part.span[level - 1] // part.span[level])
+        columns[name] = np.where(part.scope[command] >= level, inside[bank], -1)
+    return pd.DataFrame(columns | {"ro": row, "steps": steps})
+
+
+def timed_block(part: PimPart, lines: list[list[int]]) -> Block:
+    """The lines with what they must have before a refresh: what they take without one, alone or after themselves."""
+    free = without_refresh(part)
+    block = Block(np.array(lines, np.int64), _need(0))
+    times = run(free, stream([block, block]), new_state(free), record=False).times
+    return block._replace(need=_need(int((times[:, 1] - times[:, 0]).max())))
+
+
+def without_refresh(part: PimPart) -> PimPart:
+    """The part as `pim_part(refresh=False)` makes it."""
+    setup = part.setup.copy()
+    setup[INTERVAL] = 0
+    return part._replace(setup=setup)
 
 
 def _need(base: int, per_open: int = 0, closed: int = 0, other: int = 0, bank: int = -1, row: int = -1) -> Int64s:
@@ -56,14 +86,15 @@ def _need(base: int, per_open: int = 0, closed: int = 0, other: int = 0, bank: i
 
 def _load_lines(part: PimPart, bank: int, row: int) -> list[list[int]]:
     return [
-        _line(part, "PREpb", bank, row, when=IF_OTHER),
-        _line(part, "ACT", bank, row, when=IF_CLOSED),
-        _line(part, "GWRITE", bank, row),
+        line(part, "PREpb", bank, row, when=IF_OTHER),
+        line(part, "ACT", bank, row, when=IF_CLOSED),
+        line(part, "GWRITE", bank, row),
     ]
 
 
 def load_vector(part: PimPart, *, row: int = VECTOR_ROW_NUMBER, bank: int = VECTOR_BANK_NUMBER) -> Block:
     """Open the row of the vector in the ordinary buffer, unless it is, and copy it into the vector buffer of the channel."""
+    part.of_style("newton")
     opening = clocks(part, "nRP + nRCDRD")
     need = _need(clocks(part, "nGWR"), 0, opening, opening + clocks(part, "nRTP"), bank, row)
     return Block(np.array(_load_lines(part, bank, row), np.int64), need)
@@ -83,20 +114,21 @@ def tile(part: PimPart, *, row: int, dots: int, steps: int, announced: int | Non
     It first closes what the tile before left open. `announced` steps stand in its header, from which neupims-compat estimates
     its length; by default all of them.
     """
+    part.of_style("newton")
     if min(dots, steps, *(swap.dots for swap in swaps)) < 1:
         raise ValueError(f"tile of {dots} dot products of {steps} steps: want at least one of each")
     if swaps and part.buffers == "single":
         raise ValueError("a tile cannot change its vector where a bank has a single row buffer, which holds the tile's row")
     shut = "PIM_PRECHARGE" if part.buffers == "dual" else "PREpb"
-    lines = [_line(part, shut, bank, when=IF_OPEN, run=part.banks if bank == 0 else 1) for bank in range(part.banks)]
+    lines = [line(part, shut, bank, when=IF_OPEN, run=part.banks if bank == 0 else 1) for bank in range(part.banks)]
     if part.buffers == "dual":  # no row in both buffers of a bank
-        lines += [_line(part, "PREpb", bank, row, when=IF_SAME, run=part.banks if bank == 0 else 1) for bank in range(part.banks)]
-    lines.append(_line(part, "P_HEADER", row=row))
+        lines += [line(part, "PREpb", bank, row, when=IF_SAME, run=part.banks if bank == 0 else 1) for bank in range(part.banks)]
+    lines.append(line(part, "P_HEADER", row=row))
     groups = range(part.ranks * part.groups)
-    lines += [_line(part, "G_ACT", group * part.group_banks, row, run=len(groups) if group == 0 else 1) for group in groups]
+    lines += [line(part, "G_ACT", group * part.group_banks, row, run=len(groups) if group == 0 else 1) for group in groups]
     lines += _dot_lines(part, row, dots, steps)
     for swap in swaps:
-        lines += [line for place in swap.places for line in _load_lines(part, *place)]
+        lines += [one for place in swap.places for one in _load_lines(part, *place)]
         lines += _dot_lines(part, row, swap.dots, steps)
     need = _tile_need(part, dots + sum(swap.dots for swap in swaps), steps, announced)
     return Block(np.array(lines, np.int64), _with_swaps(part, need, dots, steps, swaps) if swaps else need)
@@ -105,8 +137,8 @@ def tile(part: PimPart, *, row: int, dots: int, steps: int, announced: int | Non
 def _dot_lines(part: PimPart, row: int, dots: int, steps: int) -> list[list[int]]:
     fill = part.timings["nFILL"]
     if part.buffers == "dual":
-        return [_line(part, "COMPS_READRES", row=row, steps=max(steps, fill))] * dots
-    return ([_line(part, "COMP", row=row, steps=max(0, fill - steps))] * steps + [_line(part, "READRES", row=row)]) * dots
+        return [line(part, "COMPS_READRES", row=row, steps=max(steps, fill))] * dots
+    return ([line(part, "COMP", row=row, steps=max(0, fill - steps))] * steps + [line(part, "READRES", row=row)]) * dots
 
 
 def _with_swaps(part: PimPart, need: Int64s, dots: int, steps: int, swaps: Sequence[Swap]) -> Int64s:
@@ -165,9 +197,9 @@ def _place(part: PimPart, vector: int) -> tuple[int, int]:
 def _serve(part: PimPart, op: Attention, rows: Sequence[int], dots: int, steps: int, announced: int, vectors: int) -> list[Block]:
     """Every row against the vectors of the whole group, as many of them at a time as the vector buffer holds.
 
-    Of the two ways that reference/pim.md (section 11, item 9) leaves open, this takes the one that a buffer of one vector
-    forces: a row is opened once and the vectors are loaded one after the other while it is open. They go forward in one row and
-    backward in the next, so the one that is loaded when a row closes is the first of the next: rows x (group - 1) + 1 loads.
+    Of the two ways to serve a group, this takes the one that a buffer of one vector forces: a row is opened once and the vectors
+    are loaded one after the other while it is open. They go forward in one row and backward in the next, so the one that is loaded
+    when a row closes is the first of the next: rows x (group - 1) + 1 loads.
     The other way, batching in the vector buffer, is `vectors` of at least the group: group loads serve all rows.
     A single row buffer cannot hold the row and a vector, so there each set of vectors goes through all rows, opened once a set.
     """
@@ -194,11 +226,11 @@ def score_blocks(part: PimPart, op: Attention, *, first_row: int = 1, vectors: i
 
     A vector holds one query of each of those heads. The vector buffer holds `vectors` of them. Who reads the results adds those of pieces.
     """
-    row_elements = part.row_bytes // ELEMENT_BYTES
+    row_elements = part.row_bytes // part.pim.element
     pieces = -(-op.head_dim // row_elements)
     row_heads = max(1, row_elements // op.head_dim)
     piece = -(-op.head_dim // pieces)
-    steps = -(-piece // STEP_ELEMENTS)
+    steps = -(-piece // part.pim.lanes)
     tiles = -(-op.tokens // part.banks)
     chunks = -(-op.heads // row_heads) * pieces
     first_row += (op.group - 1) // part.banks
@@ -216,14 +248,14 @@ def value_blocks(part: PimPart, op: Attention, *, first_row: int = 1, vectors: i
 
     A vector holds the scores of one query head. The vector buffer holds `vectors` of them.
     """
-    row_tokens = part.row_bytes // ELEMENT_BYTES
+    row_tokens = part.row_bytes // part.pim.element
     chunks = -(-op.tokens // row_tokens)
     tiles = -(-op.head_dim // part.banks)
     first_row += (op.group - 1) // part.banks
     blocks = []
     for head in range(op.heads):
         for chunk in range(chunks):
-            steps = -(-min(row_tokens, op.tokens - chunk * row_tokens) // STEP_ELEMENTS)
+            steps = -(-min(row_tokens, op.tokens - chunk * row_tokens) // part.pim.lanes)
             said = 1 << (steps - 1).bit_length()
             rows = [first_row + (head * tiles + i) * chunks + chunk for i in range(tiles)]
             blocks += _serve(part, op, rows, 1, steps, said, vectors)

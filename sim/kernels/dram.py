@@ -1,344 +1,355 @@
 """One DRAM channel, command by command, without a cycle loop: the njit controller.
 
-The earliest tick of a command is the largest of one ready time per level (channel, pseudochannel, rank, bank group, bank)
-that earlier commands have left. Where nothing can be issued, time jumps to the earliest candidate or refresh. A candidate's
-earliest tick changes only when a command is issued, so jumping equals ticking.
+The earliest tick of a command is the largest of three ready times that earlier commands have left: of its rank, its bank group
+and its bank; what a rule says of a channel or pseudochannel is told to each of its ranks. Where nothing can be issued, time
+jumps to the earliest candidate or refresh. Ready times only grow, so a candidate that was found to be too early need not be
+looked at before the tick that was found then, and jumping equals ticking.
 
-Order within a tick: requests whose row was opened for them (active), then the head of the refresh queue, then, only if that
-queue is empty, the read or the write queue, first ready in order of arrival. HBM has a slot for column commands and one for
-row commands in each tick. LPDDR5 splits an activation in two and wakes its data clock before an access. These are the rules
-of Ramulator 2.1's controllers (CMU-SAFARI/ramulator2 c5b1c3a), whose runs are the reference data.
+Order within a tick: requests whose row was opened for them (active), then refreshes that are due, then the read or the write
+queue, first ready in order of arrival. While an all-bank refresh is due nothing is taken from the queues; a refresh of one bank,
+or of the same bank of all groups, keeps back the requests of these banks alone. HBM has a slot for column commands and one for
+row commands in each tick. LPDDR5 splits an activation in two and wakes its data clock before an access. But for refreshes of
+single banks and closed rows these are the rules of Ramulator 2.1's controllers (CMU-SAFARI/ramulator2 c5b1c3a).
 
-Compiled functions pay for every array that they are given, so there are few: `p` is the part (numbers, then the tables that
-start at p[*_AT]), `m` is all that changes (numbers, then the tables at p[*_AT] of it).
+`p` is the part (numbers, then the tables that start at p[*_AT]), `m` is all that changes (numbers, then the tables at p[*_AT] of
+it), `q` the requests. A time is kept as tick * 2**SHIFT + the number of the rule that holds until then, so the larger of two
+times brings its rule along.
 """
 
 from __future__ import annotations
 
-from numba import njit
-from numba.extending import register_jitable
+from numba import njit, types
+from numba.extending import intrinsic, overload, register_jitable
 
-FAR, LEVELS, HISTORY = 2**62, 5, 8
+SHIFT = 16
+LABEL, FAR = 2**SHIFT - 1, 2**62
 SINGLE, HBM, HBM_HALF, LPDDR5 = 0, 1, 2, 3
 CLOSED, ACTIVATING = -1, -2
-RD, WR, ACT, PRE = 0, 1, 2, 3
 NOTHING, ACCESS, ROW_CHANGE, REFRESH, SECOND_ACT, WAKE_CLOCK = 0, 1, 2, 3, 4, 5
 
-# p: nodes of each level inside the one above, first node of each level, the commands RD, WR, ACT, PRE; then single numbers.
-COUNTS, FIRST, KINDS = 0, 4, 10
-(PREAB, REFAB, ACT2, CAS_RD, CAS_WR, READ_LATENCY, REFRESH_INTERVAL, PROTOCOL, AAD, WCK_READ, WCK_WRITE, COMMANDS, BANKS, KEEP_HITS,
- CAPACITY, RULES, EVERY_TICK) = range(14, 31)
-# Tables of p: span [level * commands + command] = (first rule, last rule, whether one looks back, whether one is for siblings),
-# rule = (next command, ticks, commands to look back, holds for the other nodes of the level), scope [command], path [bank, level].
-SPAN_AT, RULE_AT, SCOPE_AT, PATH_AT, READY_AT, BOOK_AT, GATE_AT, BANK_AT, QUEUE_AT, QUEUE_WIDTH = range(31, 41)
-PART_CELLS = 41
-START, STOP, WINDOWED, SIBLINGS, SPAN = 0, 1, 2, 3, 4
-NEXT, TICKS, WINDOW, SIBLING, RULE = 0, 1, 2, 3, 4
-# Tables of m: ready [node * commands + command]; book [the same] = (rule behind it, commands issued, ticks of the last ones);
-# gate [rank, kind]; bank = (open row, requests it is open for, request and deadline of a half-done activation, last scan by kind,
-# and what never changes: where the gate of its rank and the ready cells of its group and its own stand in m, its number);
-# queue [READS, WRITES, ACTIVES, REFRESHES] of request numbers (of banks whose rank is due for a refresh), and for reads and writes
-# two more columns beside the number: where the bank stands in m, and the row.
-CAUSE, ISSUED, PAST, BOOK = 0, 1, 2, 2 + HISTORY
-ROW, ACTIVE, OWNER, DEADLINE, LOOKED, GATE, GROUP_READY, OWN_READY, NUMBER, BANK = 0, 1, 2, 3, 4, 8, 9, 10, 11, 12
-READS, WRITES, ACTIVES, REFRESHES, BANK_OF, ROW_OF, QUEUES = 0, 1, 2, 3, 4, 6, 8
-# m: lengths of the four queues, then the clock and what the last look found.
-(TICK, WRITE_MODE, HEAD, WAITING, NEXT_REFRESH, SERVED, LAST_RW, END, LOGGED, WCK, CAS, PAIR, PAIR_PC, PAIR_BANK, COLUMN_PICK, ROW_PICK,
- WAKE, WAKE_CAUSE, REFRESH_STEP, SCANS, TARGET, REQUEST) = range(4, 26)
-STATE_CELLS = 26
-# requests: what is asked, then what happened.
-WRITE, TARGET_BANK, WANTED_ROW, ARRIVAL, SEEN, LATENCY = range(6)
-REQUEST_COLUMNS = 6
+# p: the commands RD, WR, ACT, PRE, then RD and WR that close the row; then single numbers. A refresh is for UNIT_BANKS banks, each
+# UNIT_STEP after the other. ASKED of them come due at once, ASK_STEP banks apart, and begin one bank later each time, TURNS times.
+KINDS, CLOSERS = 0, 4
+ACT, PRE = 2, 3
+(REFRESH_CLOSE, REFRESH_COMMAND, UNIT_BANKS, UNIT_STEP, ASKED, ASK_STEP, TURNS, STOPS_ALL, ACT2, CAS_RD, CAS_WR, READ_LATENCY,
+ REFRESH_INTERVAL, PROTOCOL, AAD, WCK_READ, WCK_WRITE, COMMANDS, BANKS, RANKS, KEEP_HITS, CAP, CAPACITY, RULES, EVERY_TICK,
+ ODD) = range(6, 32)
+# Tables of p: span [rank * commands + command] = where its rules start: those that hold for ranks, for its bank group, for its bank,
+# and for ranks from the n-th last such command; then where they stop. Rules are pairs (ready cell in m, time to add); the cell counts
+# from the cells of the group or bank where the rule is theirs. Of the last kind: (ring in m, n, ready cell, time to add).
+READY_AT, BANK_AT, LIST_AT, ACTIVE_AT, REFRESH_AT, LIST_WIDTH = range(32, 38)
+PART_CELLS = 38
+OF_RANKS, OF_GROUP, OF_BANK, OF_WINDOW, STOP, SPAN = 0, 1, 2, 3, 4, 5
+# Tables of m: ready [ranks, groups, banks][command]; bank (below); list [mode, rank, COLUMN or ACTIVATE or CLOSE] = (length, a time
+# before which nobody is ready, then pairs of bank and its oldest request); active [(request, bank)]; refreshes that are due [bank].
+# bank = open row, requests it is open for, request and deadline of a half-done activation, refreshes due, columns since it was
+# opened; what never changes: rank, pseudochannel, ready cells of its group and its own, number; then for reads and for writes:
+# first and last request in the queue, oldest that hits the open row, oldest that does not, and its place in the three lists.
+ROW, ACTIVE, OWNER, DEADLINE, BARRED, USES, RANK, PC, GROUP_READY, OWN_READY, NUMBER, HEAD, TAIL, HIT, MISS, PLACE, BANK = (
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 25)
+COLUMN, ACTIVATE, CLOSE, KINDS_OF_LIST = 0, 1, 2, 3
+LENGTH, BOUND, ITEMS = 0, 1, 2
+# m: lengths of the queues, then the clock and what the last look found.
+(READS, WRITES, ACTIVES, REFRESHES, TICK, WRITE_MODE, NEXT, WAITING, NEXT_REFRESH, TURN, SERVED, LAST_RW, END, LOGGED, WCK, CAS, PAIR,
+ PAIR_PC, PAIR_BANK, WAKE, ACTIVE_BOUND, REFRESH_STEP, DUE, TARGET, REQUEST) = range(25)
+STATE_CELLS = 25
+# requests: what is asked, then what happened, then the neighbours in the queue of the bank. A request is known by its first cell.
+WRITE, TARGET_BANK, WANTED_ROW, ARRIVAL, SEEN, LATENCY, AFTER, BEFORE = range(8)
+REQUEST_COLUMNS = 8
 
 leaf = register_jitable(error_model="numpy")
 """Helpers of the kernel; no divisor here is zero, so no check is compiled for it."""
 
 
-@njit(cache=True, error_model="numpy")
-def replay_kernel(p, m, requests, log, tally):
+def cells(array):
+    """The cells of an array, row by row; compiled, a bare pointer, for an array has its references counted at every call."""
+    return array.reshape(-1)
+
+
+@intrinsic
+def _pointer(context, array):
+    def build(context, builder, signature, values):
+        return context.make_array(signature.args[0])(context, builder, values[0]).data
+
+    return types.CPointer(array.dtype)(array), build
+
+
+@overload(cells)
+def _cells(array):
+    return lambda array: _pointer(array)  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def replay_kernel(part, state, requests, log, counts):
     """Run until the last read has returned and the last write is issued.
 
-    Results: `m` (last column command, end), `requests` (latencies), `log` [row, (tick, command, bank, request)],
-    `tally`: commands by number, then row hits, misses and conflicts, then ticks without a command by the rule that held
-    the earliest candidate (the last cell: none).
+    Results: `state` (last column command, end), `requests` (latencies), `log` [row, (tick, command, bank, request)], `counts`: commands
+    by number, then row hits, misses and conflicts, then ticks without a command by the rule that ended last (the last cell: none).
     """
-    inject(p, m, requests)
-    m[TICK] = 1
-    slots = 2 if p[PROTOCOL] == HBM or p[PROTOCOL] == HBM_HALF else 1
+    p, m, q, tally, stop = cells(part), cells(state), cells(requests), cells(counts), requests.size
+    inject(p, m, q, stop)
+    m[TICK], waited, no_rule = 1, 0, p[COMMANDS] + 3 + p[RULES]
+    rule, two_slots = no_rule, p[PROTOCOL] == HBM or p[PROTOCOL] == HBM_HALF
     while True:
         tick = m[TICK]
         if tick == m[NEXT_REFRESH]:
-            ask_for_refresh(p, m)
-        m[WAKE], m[WAKE_CAUSE] = FAR, -1
+            ask_for_refresh(p, m, q)
+        m[WAKE] = FAR
         falling = p[PROTOCOL] == HBM_HALF and tick % 2 == 0
-        issued, scanned = False, False
-        for slot in range(slots):
-            if falling and slot == 0:
-                look_active(p, m, requests)
-                continue
-            act = choose(p, m, requests, slots == 2, slot, scanned, slot == 0 or falling)
-            scanned = slots == 2 and slot == 0 and act == NOTHING and m[REFRESHES] == 0
+        issued = False
+        for slot in range(2 if two_slots else 1):
+            act = choose(p, m, q, slot == 0, slot == 1 or not two_slots, falling)
             if act == NOTHING:
                 continue
             issued = True
-            command = settle(p, m, requests, tally, act)
-            issue(p, m, command, m[TARGET])
+            command, banks = settle(p, m, q, tally, act)
+            issue(p, m, command, m[TARGET], banks)
             tally[command] += 1
             if m[LOGGED] < log.shape[0]:
-                at = m[LOGGED]
-                log[at, 0], log[at, 1], log[at, 2], log[at, 3] = tick, command, m[TARGET], m[REQUEST]
+                log[m[LOGGED]] = tick, command, m[TARGET], m[REQUEST] // REQUEST_COLUMNS
                 m[LOGGED] += 1
-            finish(p, m, requests, act, command)
-        ahead = max(tick + 1, min(m[WAKE], m[NEXT_REFRESH]))
+            finish(p, m, q, act, command)
+        ahead = max(tick + 1, min(m[WAKE] >> SHIFT, m[NEXT_REFRESH]))
         if issued or p[EVERY_TICK]:
-            inject(p, m, requests)
+            inject(p, m, q, stop)
             ahead = tick + 1
-        if m[SERVED] == requests.shape[0]:
+        if m[SERVED] == stop:
             if tick >= m[END]:
+                tally[no_rule] += waited
                 return
             ahead = min(ahead, m[END])
-        if not issued:
-            tally[p[COMMANDS] + 3 + (m[WAKE_CAUSE] if m[WAKE_CAUSE] >= 0 else p[RULES])] += ahead - tick
+        if issued:
+            tally[rule] += waited
+            waited, rule = 0, no_rule
+        else:
+            waited += ahead - tick
+            if m[WAKE] < FAR and m[WAKE] >> SHIFT > tick and m[WAKE] & LABEL < p[RULES]:
+                rule = p[COMMANDS] + 3 + (m[WAKE] & LABEL)
         m[TICK] = ahead
 
 
 @leaf
-def node_of(p, bank, level):
-    return p[p[PATH_AT] + bank * LEVELS + level]
+def issue(p, m, command, target, banks):
+    """What a command does to the ready times of ranks, and of the groups and banks that it addresses."""
+    now, first = m[TICK] << SHIFT, p[BANK_AT] + target * BANK
+    span = PART_CELLS + (m[first + RANK] * p[COMMANDS] + command) * SPAN
+    hold(p, m, 0, p[span + OF_RANKS], p[span + OF_GROUP], now)
+    for i in range(banks):
+        bank = first + i * p[UNIT_STEP] * BANK
+        hold(p, m, m[bank + GROUP_READY], p[span + OF_GROUP], p[span + OF_BANK], now)
+        hold(p, m, m[bank + OWN_READY], p[span + OF_BANK], p[span + OF_WINDOW], now)
+    for at in range(p[span + OF_WINDOW], p[span + STOP], 4):
+        ring, cell = p[at], p[at + 2]
+        last = m[ring]
+        m[ring + 1 + last] = now
+        last = last + 1 if last + 1 < p[at + 1] else 0
+        m[ring] = last
+        m[cell] = max(m[cell], m[ring + 1 + last] + p[at + 3])
 
 
 @leaf
-def hold(p, m, cells, rule, tick):
-    """One rule takes effect on the node whose cells start at `cells`."""
-    at = p[RULE_AT] + rule * RULE
-    cell, until = cells + p[at + NEXT], tick + p[at + TICKS]
-    if until > m[p[READY_AT] + cell]:
-        m[p[READY_AT] + cell] = until
-        m[p[BOOK_AT] + cell * BOOK + CAUSE] = rule
+def hold(p, m, cells, start, stop, now):
+    for at in range(start, stop, 2):
+        cell, until = cells + p[at], now + p[at + 1]
+        m[cell] = max(m[cell], until)
 
 
 @leaf
-def note(p, m, node, span, command, tick, siblings):
-    """The rules of one node after a command of its own (`siblings`: of another node of its level)."""
-    cells = node * p[COMMANDS]
-    book = p[BOOK_AT] + (cells + command) * BOOK
-    if p[span + WINDOWED] and not siblings:
-        m[book + PAST + m[book + ISSUED] % HISTORY] = tick
-        m[book + ISSUED] += 1
-    for rule in range(p[span + START], p[span + STOP]):
-        at = p[RULE_AT] + rule * RULE
-        if (p[at + SIBLING] == 1) != siblings:
-            continue
-        window = p[at + WINDOW]
-        if window == 1:
-            hold(p, m, cells, rule, tick)
-        elif m[book + ISSUED] >= window:
-            hold(p, m, cells, rule, m[book + PAST + (m[book + ISSUED] - window) % HISTORY])
+def own_time(m, bank, command):
+    """Earliest time of a command as far as its bank group and bank go."""
+    return max(m[m[bank + GROUP_READY] + command], m[m[bank + OWN_READY] + command])
 
 
 @leaf
-def issue(p, m, command, bank):
-    """What a command does to the ready times: of its path, and of all nodes below a command to a whole rank or channel."""
-    tick, scope = m[TICK], p[p[SCOPE_AT] + command]
-    for level in range(LEVELS):
-        span = p[SPAN_AT] + (level * p[COMMANDS] + command) * SPAN
-        if p[span + START] == p[span + STOP]:
-            continue
-        if level <= scope:
-            node = node_of(p, bank, level)
-            note(p, m, node, span, command, tick, False)
-            if p[span + SIBLINGS]:
-                size = p[COUNTS + level - 1]
-                family = p[FIRST + level] + (node - p[FIRST + level]) // size * size
-                for other in range(family, family + size):
-                    if other != node:
-                        note(p, m, other, span, command, tick, True)
-        else:
-            first, width = below(p, bank, scope, level)
-            for node in range(first, first + width):
-                note(p, m, node, span, command, tick, False)
-    gate, own = p[GATE_AT], p[FIRST + 2] * p[COMMANDS]
-    for pc in range(p[FIRST + 1] * p[COMMANDS], p[FIRST + 2] * p[COMMANDS], p[COMMANDS]):
-        for _ in range(p[COUNTS + 1]):
-            for kind in range(4):
-                at = p[READY_AT] + p[KINDS + kind]
-                m[gate + kind] = max(m[at], m[at + pc], m[at + own])
-            gate, own = gate + 4, own + p[COMMANDS]
+def keeps_edge(p, m, target, whole):
+    """Whether the falling edge paired with the last row command is not for these: it wants another pseudochannel or single bank."""
+    return m[PAIR_PC] == m[p[BANK_AT] + target * BANK + PC] and (whole or m[PAIR_BANK] < 0 or m[PAIR_BANK] == target)
 
 
 @leaf
-def below(p, bank, scope, level):
-    """First node of a level under the node of `scope` that holds a bank, and how many there are."""
-    width = 1
-    for i in range(scope, level):
-        width *= p[COUNTS + i]
-    return p[FIRST + level] + (node_of(p, bank, scope) - p[FIRST + scope]) * width, width
-
-
-@leaf
-def ready_at(p, m, command, bank):
-    """Earliest tick of a command: of its path, and of all below a command to a whole rank or channel."""
-    tick, scope = 0, p[p[SCOPE_AT] + command]
-    for level in range(LEVELS):
-        first, width = node_of(p, bank, level), 1
-        if level > scope:
-            first, width = below(p, bank, scope, level)
-        for node in range(first, first + width):
-            tick = max(tick, m[p[READY_AT] + node * p[COMMANDS] + command])
-    return tick
-
-
-@leaf
-def edge(p, m, tick, bank, is_precharge, whole):
-    """The first tick from `tick` on at which the half-cycle clock of HBM3/4 takes a command: precharges on either edge, others rising.
-
-    A precharge on the falling edge paired with a row command needs another pseudochannel, or at least another single bank.
-    """
-    if p[PROTOCOL] != HBM_HALF or tick % 2 == 1:
-        return tick
-    if not is_precharge:
-        return tick + 1
-    if tick != m[PAIR] or m[PAIR_PC] != node_of(p, bank, 1):
-        return tick
-    return tick if not whole and m[PAIR_BANK] >= 0 and m[PAIR_BANK] != bank else tick + 1
-
-
-@leaf
-def pair(p, m, bank, ticks, whole):
+def pair(p, m, target, ticks, whole):
     """HBM3/4: remember the row command of a rising edge, and the falling edge that is paired with it."""
     if p[PROTOCOL] == HBM_HALF and m[TICK] % 2 == 1:
-        m[PAIR], m[PAIR_PC], m[PAIR_BANK] = m[TICK] + ticks, node_of(p, bank, 1), -1 if whole else bank
+        m[PAIR], m[PAIR_PC] = m[TICK] + ticks, m[p[BANK_AT] + target * BANK + PC]
+        m[PAIR_BANK] = -1 if whole else target
 
 
 @leaf
-def wake(p, m, when, command, bank):
-    """Remember the earliest tick at which something could be issued, and the rule that holds it."""
-    if when < m[WAKE]:
-        m[WAKE], m[WAKE_CAUSE] = when, -1
-        for level in range(LEVELS):
-            cell = node_of(p, bank, level) * p[COMMANDS] + command
-            if m[p[READY_AT] + cell] == when:
-                m[WAKE_CAUSE] = m[p[BOOK_AT] + cell * BOOK + CAUSE]
-
-
-@leaf
-def remove(p, m, which, entry):
-    """Take an entry out of a queue, which keeps its order."""
-    at, width = p[QUEUE_AT] + which * p[QUEUE_WIDTH], p[QUEUE_WIDTH]
-    m[which] -= 1
-    for i in range(at + entry, at + m[which]):
-        m[i] = m[i + 1]
-        if which <= WRITES:
-            m[i + BANK_OF * width], m[i + ROW_OF * width] = m[i + 1 + BANK_OF * width], m[i + 1 + ROW_OF * width]
-
-
-@leaf
-def append(p, m, which, value):
-    m[p[QUEUE_AT] + which * p[QUEUE_WIDTH] + m[which]] = value
-    m[which] += 1
-
-
-@leaf
-def inject(p, m, requests):
+def inject(p, m, q, stop):
     """Send requests in order until the controller refuses one; they arrive at the present tick."""
-    while m[HEAD] < requests.shape[0]:
-        which = requests[m[HEAD], WRITE]
-        if m[which] >= p[CAPACITY]:
+    while m[NEXT] < stop:
+        request = m[NEXT]
+        mode = q[request + WRITE]
+        if m[mode] >= p[CAPACITY]:
             return
-        at = p[QUEUE_AT] + which * p[QUEUE_WIDTH] + m[which]
-        m[at + BANK_OF * p[QUEUE_WIDTH]] = p[BANK_AT] + requests[m[HEAD], TARGET_BANK] * BANK
-        m[at + ROW_OF * p[QUEUE_WIDTH]] = requests[m[HEAD], WANTED_ROW]
-        append(p, m, which, m[HEAD])
-        requests[m[HEAD], ARRIVAL] = m[TICK]
-        m[HEAD] += 1
+        bank = p[BANK_AT] + q[request + TARGET_BANK] * BANK
+        last = m[bank + TAIL + mode]
+        q[request + ARRIVAL], q[request + BEFORE], q[request + AFTER] = m[TICK], last, -1
+        m[bank + TAIL + mode] = request
+        if last < 0:
+            m[bank + HEAD + mode] = request
+        else:
+            q[last + AFTER] = request
+        oldest = bank + (HIT if q[request + WANTED_ROW] == m[bank + ROW] else MISS) + mode
+        if m[oldest] < 0:
+            m[oldest] = request
+            place(p, m, q, bank, mode)
+        m[mode] += 1
+        m[NEXT] += REQUEST_COLUMNS
 
 
 @leaf
-def ask_for_refresh(p, m):
-    """One refresh for each rank (pseudochannel, channel): its first bank joins the queue, behind older ones."""
-    m[NEXT_REFRESH] += p[REFRESH_INTERVAL]
-    level = p[p[SCOPE_AT] + p[REFAB]]
-    nodes = p[FIRST + level + 1] - p[FIRST + level]
-    for node in range(nodes):
-        append(p, m, REFRESHES, node * (p[BANKS] // nodes))
+def leave(p, m, q, bank, request):
+    """A request leaves the queue of its bank."""
+    mode, before, after = q[request + WRITE], q[request + BEFORE], q[request + AFTER]
+    m[mode] -= 1
+    if before < 0:
+        m[bank + HEAD + mode] = after
+    else:
+        q[before + AFTER] = after
+    if after < 0:
+        m[bank + TAIL + mode] = before
+    else:
+        q[after + BEFORE] = before
+    if m[bank + HIT + mode] == request:
+        while after >= 0 and q[after + WANTED_ROW] != m[bank + ROW]:
+            after = q[after + AFTER]
+        m[bank + HIT + mode] = after
 
 
 @leaf
-def scan(p, m, requests, two_slots, columns):
-    """First ready column entry and row entry of the queue in turn (-1: none); a column entry, or a lone slot's first, ends the look.
+def turn_row(p, m, q, bank, row):
+    """The bank has another row open, or none; of its requests, others hit it now."""
+    m[bank + ROW], m[bank + USES] = row, 0
+    for mode in range(2):
+        hit, miss, at = -1, -1, m[bank + HEAD + mode]
+        if row < 0:
+            miss, at = at, -1
+        while at >= 0 and (hit < 0 or miss < 0):
+            if q[at + WANTED_ROW] != row:
+                miss = at if miss < 0 else miss
+            elif hit < 0:
+                hit = at
+            at = q[at + AFTER]
+        m[bank + HIT + mode], m[bank + MISS + mode] = hit, miss
+        place(p, m, q, bank, mode)
 
-    Alike commands to one bank are ready together, so only the oldest is looked at. The earliest that is not ready wakes the loop.
+
+@leaf
+def place(p, m, q, bank, mode):
+    """Put the bank into the lists of those that could use a column, open a row or close one, for one kind of requests.
+
+    Alike commands to one bank are ready together, so the oldest request of each stands for all.
     """
-    if m[WRITE_MODE] == 0:  # drain writes from 80 % of the queue on or with no read, until 20 % with reads waiting
-        if 10 * m[WRITES] > 8 * p[CAPACITY] or m[READS] == 0:
-            m[WRITE_MODE] = 1
-    elif 10 * m[WRITES] < 2 * p[CAPACITY] and m[READS] != 0:
-        m[WRITE_MODE] = 0
-    tick, which, first = m[TICK], m[WRITE_MODE], p[QUEUE_AT] + m[WRITE_MODE] * p[QUEUE_WIDTH]
-    m[COLUMN_PICK], m[ROW_PICK] = -1, -1
-    m[SCANS] += 1
-    earliest, who, what, number, half = FAR, 0, 0, m[SCANS], p[PROTOCOL] == HBM_HALF
-    banks, rows = first + BANK_OF * p[QUEUE_WIDTH], first + ROW_OF * p[QUEUE_WIDTH]
-    bank, opened, hit = -1, CLOSED, False
-    for i in range(m[which]):
-        if m[banks + i] == bank and (m[rows + i] == opened) == hit:
-            continue
-        bank = m[banks + i]
-        opened = m[bank + ROW]
-        hit = m[rows + i] == opened
-        kind = ACT if opened == CLOSED else (which if hit else PRE)
-        if (kind <= WR and not columns) or m[bank + LOOKED + kind] == number or opened == ACTIVATING:
-            continue
-        if kind == PRE and (m[bank + ACTIVE] > 0 or (p[KEEP_HITS] and hit_waits(m, requests, first, i, m[which], banks, rows))):
-            continue
-        if kind == ACT and m[WAITING] > 0:
-            continue
-        when = m[m[bank + GATE] + kind]
-        if when <= tick:
-            m[bank + LOOKED + kind] = number
-            command = p[KINDS + kind]
-            when = max(tick, m[m[bank + GROUP_READY] + command], m[m[bank + OWN_READY] + command])
-        if half:
-            when = edge(p, m, when, m[bank + NUMBER], kind == PRE, False)
-        if when > tick:
-            if when < earliest:
-                earliest, who, what = when, m[bank + NUMBER], p[KINDS + kind]
-        elif kind <= WR:
-            m[COLUMN_PICK] = i
-            return
-        elif m[ROW_PICK] < 0:
-            m[ROW_PICK] = i
-            if not columns or not two_slots:
-                return
-    if earliest < FAR:
-        wake(p, m, earliest, what, who)
+    row, column, change = m[bank + ROW], m[bank + HIT + mode], m[bank + MISS + mode]
+    if m[bank + BARRED] > 0 or row == ACTIVATING:
+        column, change = -1, -1
+    elif row != CLOSED and (m[bank + ACTIVE] > 0 or (
+            p[KEEP_HITS] and column >= 0 and change >= 0 and q[column + ARRIVAL] <= q[change + ARRIVAL])):
+        change = -1
+    enter(p, m, bank, mode, COLUMN, column)
+    enter(p, m, bank, mode, ACTIVATE, change if row == CLOSED else -1)
+    enter(p, m, bank, mode, CLOSE, change if row != CLOSED else -1)
 
 
 @leaf
-def hit_waits(m, requests, first, entry, count, banks, rows):
-    """Whether a request that came no later than this one still hits the row that this one would close."""
-    bank = m[banks + entry]
-    for i in range(count):
-        if m[banks + i] == bank and m[rows + i] == m[bank + ROW]:
-            return requests[m[first + i], ARRIVAL] <= requests[m[first + entry], ARRIVAL]
-    return False
+def enter(p, m, bank, mode, kind, request):
+    """Let the bank stand in a list with a request, or not at all (-1)."""
+    mine = bank + PLACE + mode * KINDS_OF_LIST + kind
+    at = m[mine]
+    if at < 0 and request < 0:
+        return
+    row = p[LIST_AT] + ((mode * p[RANKS] + m[bank + RANK]) * KINDS_OF_LIST + kind) * p[LIST_WIDTH]
+    if request < 0:
+        m[row + LENGTH] -= 1
+        last = row + ITEMS + 2 * m[row + LENGTH]
+        m[at], m[at + 1] = m[last], m[last + 1]
+        m[m[last] + PLACE + mode * KINDS_OF_LIST + kind] = at
+        m[mine] = -1
+        return
+    if at < 0:
+        at = row + ITEMS + 2 * m[row + LENGTH]
+        when = own_time(m, bank, p[KINDS + (mode if kind == COLUMN else kind + 1)])
+        m[row + BOUND] = when if m[row + LENGTH] == 0 else min(m[row + BOUND], when)
+        m[row + LENGTH] += 1
+        m[at], m[mine] = bank, at
+    m[at + 1] = request
 
 
 @leaf
-def look_active(p, m, requests):
-    """The oldest request with an open row that may access now (-1: none); the others wake the loop."""
-    best, first = -1, p[QUEUE_AT] + ACTIVES * p[QUEUE_WIDTH]
-    for i in range(m[ACTIVES]):
-        request = m[first + i]
-        target, kind = requests[request, TARGET_BANK], requests[request, WRITE]
-        bank, command = p[BANK_AT] + target * BANK, p[KINDS + kind]
-        when = max(m[TICK], m[m[bank + GATE] + kind], m[m[bank + GROUP_READY] + command], m[m[bank + OWN_READY] + command])
-        when = edge(p, m, when, target, False, False)
-        if when > m[TICK]:
-            wake(p, m, when, command, target)
-        elif best < 0 or requests[request, ARRIVAL] < requests[best, ARRIVAL]:
-            best = request
+def ask_for_refresh(p, m, q):
+    """Refreshes that are due now join their queue, behind older ones."""
+    if m[REFRESHES] + p[ASKED] > p[BANKS]:
+        m[NEXT_REFRESH] += 1
+        return
+    m[NEXT_REFRESH] += p[REFRESH_INTERVAL]
+    for i in range(p[ASKED]):
+        target = i * p[ASK_STEP] + m[TURN]
+        m[p[REFRESH_AT] + m[REFRESHES]] = target
+        m[REFRESHES] += 1
+        if not p[STOPS_ALL]:
+            bar(p, m, q, target, 1)
+    m[TURN] = m[TURN] + 1 if m[TURN] + 1 < p[TURNS] else 0
+
+
+@leaf
+def bar(p, m, q, target, change):
+    """Keep the requests of banks back for one more refresh, or one less."""
+    for i in range(p[UNIT_BANKS]):
+        bank = p[BANK_AT] + (target + i * p[UNIT_STEP]) * BANK
+        m[bank + BARRED] += change
+        for mode in range(2):
+            place(p, m, q, bank, mode)
+
+
+@leaf
+def oldest(p, m, mode, kind, falling):
+    """The oldest request of a kind of lists that can be served now (FAR: none); the others wake the loop."""
+    command, best, odd = p[KINDS + (mode if kind == COLUMN else kind + 1)], FAR, p[ODD] if kind != CLOSE else 0
+    limit = 0 if falling and kind != CLOSE else (m[TICK] + 1) << SHIFT
+    row, gate = p[LIST_AT] + (mode * p[RANKS] * KINDS_OF_LIST + kind) * p[LIST_WIDTH], p[READY_AT] + command
+    paired = falling and m[TICK] == m[PAIR]
+    for _ in range(p[RANKS]):
+        if m[row + LENGTH] > 0:
+            when = max(m[gate], m[row + BOUND]) | odd
+            if when < limit:
+                found, bound = FAR, FAR
+                for at in range(row + ITEMS, row + ITEMS + 2 * m[row + LENGTH], 2):
+                    when = own_time(m, m[at], command) | odd
+                    if when < limit and paired and keeps_edge(p, m, m[m[at] + NUMBER], False):
+                        when = limit | p[RULES]
+                    if when < limit:
+                        found = min(found, m[at + 1])
+                    bound = min(bound, when)
+                m[row + BOUND] = bound
+                best = min(best, found)
+                when = max(m[gate] | odd, bound)
+            m[WAKE] = min(m[WAKE], when)
+        row, gate = row + KINDS_OF_LIST * p[LIST_WIDTH], gate + p[COMMANDS]
     return best
+
+
+@leaf
+def look_active(p, m, q, falling):
+    """The oldest request with an open row that may access now (FAR: none); the others wake the loop."""
+    limit, best, bound = 0 if falling else (m[TICK] + 1) << SHIFT, FAR, m[ACTIVE_BOUND]
+    if bound < limit:
+        bound = FAR
+        for at in range(p[ACTIVE_AT], p[ACTIVE_AT] + 2 * m[ACTIVES], 2):
+            when = access_time(p, m, q, m[at], m[at + 1])
+            bound = min(bound, when)
+            if when < limit and (best == FAR or q[m[at] + ARRIVAL] < q[best + ARRIVAL]):
+                best = m[at]
+        m[ACTIVE_BOUND] = bound
+    m[WAKE] = min(m[WAKE], bound)
+    return best
+
+
+@leaf
+def access_time(p, m, q, request, bank):
+    """Earliest time of a request's RD or WR."""
+    command = p[KINDS + q[request + WRITE]]
+    return max(m[p[READY_AT] + m[bank + RANK] * p[COMMANDS] + command], own_time(m, bank, command)) | p[ODD]
 
 
 @leaf
@@ -349,170 +360,191 @@ def take(m, act, target, request):
 
 
 @leaf
-def second_act(p, m, target):
-    return take(m, SECOND_ACT, target, m[p[BANK_AT] + target * BANK + OWNER])
-
-
-@leaf
-def choose(p, m, requests, two_slots, slot, scanned, columns):
-    """What to issue now. `scanned`: the queue was looked through for the other slot, and nothing has changed."""
+def choose(p, m, q, columns, rows, falling):
+    """What to issue now, of the column commands or the row commands that the slot is for."""
     if p[PROTOCOL] == LPDDR5:
-        if m[CAS] > 0:
-            return continue_access(p, m, requests)
+        if m[CAS] > 0:  # the access that the data clock was woken for; nothing else is issued until it comes
+            request = m[CAS] - 1
+            when = access_time(p, m, q, request, p[BANK_AT] + q[request + TARGET_BANK] * BANK)
+            m[WAKE] = min(m[WAKE], when)
+            return take(m, ACCESS, q[request + TARGET_BANK], request) if when >> SHIFT <= m[TICK] else NOTHING
         if m[WAITING] > 0:
-            target = half_open(p, m, True)
-            if target >= 0:
-                return second_act(p, m, target)
-    if slot == 0 and m[ACTIVES] > 0:
-        request = look_active(p, m, requests)
-        if request >= 0:
-            return access(p, m, requests, request)
-    row_slot = slot == 1 or not two_slots
-    if m[REFRESHES] > 0:
-        first = m[p[QUEUE_AT] + REFRESHES * p[QUEUE_WIDTH]]
-        if row_slot and refresh_ready(p, m, first):
-            return take(m, REFRESH, first, -1)
-    else:
-        if not scanned:
-            scan(p, m, requests, two_slots, columns)
-        first = p[QUEUE_AT] + m[WRITE_MODE] * p[QUEUE_WIDTH]
-        if m[COLUMN_PICK] >= 0 and slot == 0 and (two_slots or m[ROW_PICK] < 0 or m[COLUMN_PICK] < m[ROW_PICK]):
-            return access(p, m, requests, m[first + m[COLUMN_PICK]])
-        if m[ROW_PICK] >= 0 and row_slot:
-            request = m[first + m[ROW_PICK]]
-            return take(m, ROW_CHANGE, requests[request, TARGET_BANK], request)
-    return second_act(p, m, half_open(p, m, False)) if m[WAITING] > 0 else NOTHING
-
-
-@leaf
-def refresh_ready(p, m, first):
-    """Whether the oldest refresh can take its next step: PREab while a row of its scope is open, and none is in use; else REFab."""
-    scope = p[p[SCOPE_AT] + p[REFAB]]
-    start, banks = below(p, first, scope, LEVELS - 1)
-    command, busy = p[REFAB], False
-    for target in range(start - p[FIRST + LEVELS - 1], start - p[FIRST + LEVELS - 1] + banks):
-        bank = p[BANK_AT] + target * BANK
-        if m[bank + ROW] != CLOSED:
-            command = p[PREAB]
-        busy = busy or m[bank + ACTIVE] > 0 or m[bank + ROW] == ACTIVATING
-    m[REFRESH_STEP] = command
-    when = edge(p, m, max(ready_at(p, m, command, first), m[TICK]), first, command == p[PREAB], True)
-    if when > m[TICK]:
-        wake(p, m, when, command, first)
-        return False
-    return not busy
-
-
-@leaf
-def access(p, m, requests, request):
-    """A request may access now; in LPDDR5 only with its data clock awake, and an activation that is nearly due goes first."""
-    target = requests[request, TARGET_BANK]
-    if p[PROTOCOL] != LPDDR5 or m[TICK] < m[WCK]:
-        return take(m, ACCESS, target, request)
-    for other in range(p[BANKS]):
-        bank = p[BANK_AT] + other * BANK
-        if m[bank + ROW] == ACTIVATING and m[bank + DEADLINE] <= m[TICK] + 1:
-            return second_act(p, m, half_open(p, m, False))
-    return take(m, WAKE_CLOCK, target, request)
-
-
-@leaf
-def continue_access(p, m, requests):
-    """The access that the data clock was woken for; nothing else is issued until it comes."""
-    request = m[CAS] - 1
-    target, command = requests[request, TARGET_BANK], p[KINDS + requests[request, WRITE]]
-    when = ready_at(p, m, command, target)
-    if when > m[TICK]:
-        wake(p, m, when, command, target)
-        return NOTHING
+            act = second_act(p, m, m[TICK])
+            if act != NOTHING:
+                return act
+    request = look_active(p, m, q, falling) if columns and m[ACTIVES] > 0 else FAR
+    if request == FAR and rows and m[REFRESHES] > 0 and refresh_ready(p, m):
+        return REFRESH
+    if request == FAR and (m[REFRESHES] == 0 or not p[STOPS_ALL]):
+        request = look(p, m, columns, rows, falling)
+    if request == FAR:
+        return second_act(p, m, FAR) if m[WAITING] > 0 else NOTHING
+    target = q[request + TARGET_BANK]
+    if m[p[BANK_AT] + target * BANK + ROW] != q[request + WANTED_ROW]:
+        return take(m, ROW_CHANGE, target, request)
+    if p[PROTOCOL] == LPDDR5 and m[TICK] >= m[WCK]:  # the data clock sleeps; an activation that is nearly due goes before its wake-up
+        act = second_act(p, m, m[TICK] + 1) if m[WAITING] > 0 else NOTHING
+        return act if act != NOTHING else take(m, WAKE_CLOCK, target, request)
     return take(m, ACCESS, target, request)
 
 
 @leaf
-def half_open(p, m, due):
-    """The bank whose half-done activation has the nearest deadline (`due`: has come), -1 for none. No rule holds ACT2 back."""
-    best = -1
-    for target in range(p[BANKS]):
-        bank = p[BANK_AT] + target * BANK
-        if m[bank + ROW] != ACTIVATING or (due and m[bank + DEADLINE] > m[TICK]):
-            continue
-        if best < 0 or m[bank + DEADLINE] < m[p[BANK_AT] + best * BANK + DEADLINE]:
-            best = target
+def look(p, m, columns, rows, falling):
+    """The oldest request of the queue in turn that can be served now (FAR: none): writes from 80 % of their queue on until 20 %."""
+    if m[WRITE_MODE] == 0:
+        if 10 * m[WRITES] > 8 * p[CAPACITY] or m[READS] == 0:
+            m[WRITE_MODE] = 1
+    elif 10 * m[WRITES] < 2 * p[CAPACITY] and m[READS] != 0:
+        m[WRITE_MODE] = 0
+    best = FAR
+    if columns:
+        best = oldest(p, m, m[WRITE_MODE], COLUMN, falling)
+    if rows:
+        if m[WAITING] == 0:
+            best = min(best, oldest(p, m, m[WRITE_MODE], ACTIVATE, falling))
+        best = min(best, oldest(p, m, m[WRITE_MODE], CLOSE, falling))
     return best
 
 
 @leaf
-def settle(p, m, requests, tally, act):
-    """The command of an act, before it is issued; judges a request's row as hit, miss or conflict at its first one."""
-    request, opened = m[REQUEST], m[p[BANK_AT] + m[TARGET] * BANK + ROW]
-    if act in (ACCESS, ROW_CHANGE) and requests[request, SEEN] == 0:
-        requests[request, SEEN] = 1
-        tally[p[COMMANDS] + (0 if opened == requests[request, WANTED_ROW] else (1 if opened == CLOSED else 2))] += 1
-    if act == ACCESS:
-        return p[KINDS + requests[request, WRITE]]
-    if act == ROW_CHANGE:
-        return p[KINDS + (ACT if opened == CLOSED else PRE)]
-    if act == WAKE_CLOCK:
-        return p[CAS_WR if requests[request, WRITE] else CAS_RD]
-    return p[ACT2] if act == SECOND_ACT else m[REFRESH_STEP]
+def refresh_ready(p, m):
+    """Whether a refresh can take its next step: the oldest, or where each stops but its own banks, the oldest that can."""
+    for due in range(1 if p[STOPS_ALL] else m[REFRESHES]):
+        target, banks = m[p[REFRESH_AT] + due], p[UNIT_BANKS]
+        command, busy, first = p[REFRESH_COMMAND], False, target
+        for i in range(banks):
+            bank = p[BANK_AT] + (first + i * p[UNIT_STEP]) * BANK
+            busy = busy or m[bank + ACTIVE] > 0 or m[bank + ROW] == ACTIVATING
+            if m[bank + ROW] != CLOSED and command == p[REFRESH_COMMAND]:
+                command = p[REFRESH_CLOSE]
+                target = target if p[STOPS_ALL] else m[bank + NUMBER]
+        if busy:
+            continue
+        when = 0
+        for i in range(banks if command == p[REFRESH_COMMAND] or p[STOPS_ALL] else 1):
+            bank = p[BANK_AT] + (target + i * p[UNIT_STEP]) * BANK
+            when = max(when, m[p[READY_AT] + m[bank + RANK] * p[COMMANDS] + command], own_time(m, bank, command))
+        if p[PROTOCOL] == HBM_HALF:  # precharges start on either edge, refreshes on the rising one
+            tick = max(when >> SHIFT, m[TICK])
+            if tick % 2 == 0 if command == p[REFRESH_COMMAND] else tick == m[PAIR] and keeps_edge(p, m, target, p[STOPS_ALL] == 1):
+                when = (tick + 1) << SHIFT | (when & LABEL if when >> SHIFT > m[TICK] else p[RULES])
+        if when >> SHIFT <= m[TICK]:
+            m[REFRESH_STEP], m[DUE] = command, due
+            take(m, REFRESH, target, -1)
+            return True
+        m[WAKE] = min(m[WAKE], when)
+    return False
 
 
 @leaf
-def finish(p, m, requests, act, command):
-    """What an issued command does to banks and queues."""
+def second_act(p, m, until):
+    """Finish the half-done activation whose deadline is nearest, if it is not after a tick. No rule holds ACT2 back."""
+    best, first = until + 1, -1
+    for bank in range(p[BANK_AT], p[BANK_AT] + p[BANKS] * BANK, BANK):
+        if m[bank + ROW] == ACTIVATING and m[bank + DEADLINE] < best:
+            best, first = m[bank + DEADLINE], bank
+    return NOTHING if first < 0 else take(m, SECOND_ACT, m[first + NUMBER], m[first + OWNER])
+
+
+@leaf
+def settle(p, m, q, tally, act):
+    """The command of an act and how many banks it is for, before it is issued. A request that accesses leaves its queue.
+
+    A request's row is judged as hit, miss or conflict at its first command.
+    """
+    request, bank, banks = m[REQUEST], p[BANK_AT] + m[TARGET] * BANK, 1
+    opened = m[bank + ROW]
+    if act == REFRESH:
+        command = m[REFRESH_STEP]
+        if command == p[REFRESH_COMMAND] or p[STOPS_ALL]:
+            banks = p[UNIT_BANKS]
+    elif act == SECOND_ACT:
+        command = p[ACT2]
+    elif act == WAKE_CLOCK:
+        command = p[CAS_WR if q[request + WRITE] else CAS_RD]
+    else:
+        if q[request + SEEN] == 0:
+            q[request + SEEN] = 1
+            tally[p[COMMANDS] + (0 if opened == q[request + WANTED_ROW] else (1 if opened == CLOSED else 2))] += 1
+        command = settle_access(p, m, q, bank, request) if act == ACCESS else p[KINDS + (ACT if opened == CLOSED else PRE)]
+    return command, banks
+
+
+@leaf
+def settle_access(p, m, q, bank, request):
+    """RD or WR, or with closed rows the one that closes the row: the last of `cap` columns, or one that no queued request follows."""
+    mode, place_of = q[request + WRITE], 0
+    while place_of < m[ACTIVES] and m[p[ACTIVE_AT] + 2 * place_of] != request:
+        place_of += 1
+    was_active = place_of < m[ACTIVES]
+    if was_active:
+        m[ACTIVES] -= 1
+        m[bank + ACTIVE] -= 1
+        for at in range(p[ACTIVE_AT] + 2 * place_of, p[ACTIVE_AT] + 2 * m[ACTIVES]):
+            m[at] = m[at + 2]
+    else:
+        leave(p, m, q, bank, request)
+    m[bank + USES] += 1
+    last = m[bank + HIT] < 0 and m[bank + HIT + 1] < 0
+    if p[CAP] > 0 and m[bank + ACTIVE] == 0 and (last or m[bank + USES] >= p[CAP]):
+        return p[CLOSERS + mode]
+    place(p, m, q, bank, mode)
+    if was_active:
+        place(p, m, q, bank, 1 - mode)
+    return p[KINDS + mode]
+
+
+@leaf
+def finish(p, m, q, act, command):
+    """What an issued command does to banks and queues: a row opens or closes, data come, a refresh leaves its queue."""
     target, request = m[TARGET], m[REQUEST]
     bank = p[BANK_AT] + target * BANK
     if act == ACCESS:
-        finish_access(p, m, requests, bank, request)
+        write = q[request + WRITE]
+        if command != p[KINDS + write]:
+            turn_row(p, m, q, bank, CLOSED)
+        done = m[TICK] if write else m[TICK] + p[READ_LATENCY]
+        q[request + LATENCY] = done - q[request + ARRIVAL]
+        m[LAST_RW], m[END] = m[TICK], max(m[END], done)
+        m[WCK] = max(m[WCK], m[TICK] + p[WCK_WRITE if write else WCK_READ])
+        m[CAS] = 0
+        m[SERVED] += REQUEST_COLUMNS
     elif act == WAKE_CLOCK:
         m[CAS] = request + 1
     elif act == SECOND_ACT:
         m[WAITING] -= 1
-        open_for(p, m, requests, bank, request)
+        open_for(p, m, q, bank, request)
     elif act == REFRESH:
-        if command == p[REFAB]:
-            remove(p, m, REFRESHES, 0)
+        if command != p[REFRESH_COMMAND]:
+            for other in range(target, target + (p[UNIT_BANKS] if p[STOPS_ALL] else 1)):
+                turn_row(p, m, q, p[BANK_AT] + other * BANK, CLOSED)
         else:
-            start, banks = below(p, target, p[p[SCOPE_AT] + command], LEVELS - 1)
-            for other in range(start - p[FIRST + LEVELS - 1], start - p[FIRST + LEVELS - 1] + banks):
-                m[p[BANK_AT] + other * BANK + ROW] = CLOSED
-        pair(p, m, target, 1, True)
+            m[REFRESHES] -= 1
+            for at in range(p[REFRESH_AT] + m[DUE], p[REFRESH_AT] + m[REFRESHES]):
+                m[at] = m[at + 1]
+            if not p[STOPS_ALL]:
+                bar(p, m, q, target, -1)
+        pair(p, m, target, 1, p[STOPS_ALL] == 1)
     elif command == p[KINDS + PRE]:
-        m[bank + ROW] = CLOSED
+        turn_row(p, m, q, bank, CLOSED)
         pair(p, m, target, 1, False)
     else:
-        remove(p, m, m[WRITE_MODE], m[ROW_PICK])
+        leave(p, m, q, bank, request)
         pair(p, m, target, 3, False)
         if p[PROTOCOL] == LPDDR5:
-            m[bank + ROW], m[bank + OWNER], m[bank + DEADLINE] = ACTIVATING, request, m[TICK] + p[AAD]
+            m[bank + OWNER], m[bank + DEADLINE] = request, m[TICK] + p[AAD]
             m[WAITING] += 1
+            turn_row(p, m, q, bank, ACTIVATING)
         else:
-            open_for(p, m, requests, bank, request)
+            open_for(p, m, q, bank, request)
 
 
 @leaf
-def open_for(p, m, requests, bank, request):
+def open_for(p, m, q, bank, request):
     """A row is open, and stays so until this request has used it."""
-    m[bank + ROW] = requests[request, WANTED_ROW]
     m[bank + ACTIVE] += 1
-    append(p, m, ACTIVES, request)
-
-
-@leaf
-def finish_access(p, m, requests, bank, request):
-    """A request leaves the queue that it waited in; its data come (or it is written) after this tick."""
-    write = requests[request, WRITE]
-    which, entry = ACTIVES, 0
-    while m[p[QUEUE_AT] + which * p[QUEUE_WIDTH] + entry] != request or entry >= m[which]:
-        entry += 1
-        if entry >= m[which]:
-            which, entry = write, 0
-    remove(p, m, which, entry)
-    if which == ACTIVES:
-        m[bank + ACTIVE] -= 1
-    done = m[TICK] if write else m[TICK] + p[READ_LATENCY]
-    requests[request, LATENCY] = done - requests[request, ARRIVAL]
-    m[LAST_RW], m[END] = m[TICK], max(m[END], done)
-    m[WCK] = max(m[WCK], m[TICK] + p[WCK_WRITE if write else WCK_READ])
-    m[CAS] = 0
-    m[SERVED] += 1
+    turn_row(p, m, q, bank, q[request + WANTED_ROW])
+    at, when = p[ACTIVE_AT] + 2 * m[ACTIVES], access_time(p, m, q, request, bank)
+    m[at], m[at + 1] = request, bank
+    m[ACTIVE_BOUND] = when if m[ACTIVES] == 0 else min(m[ACTIVE_BOUND], when)
+    m[ACTIVES] += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,9 @@ from gemvane.sim.dram.part import Part
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
+    from gemvane.sim.dram.channels import Channels
     from gemvane.sim.dram.energy import DramEnergy
     from gemvane.sim.dram.replay import Replay
 
@@ -22,9 +26,11 @@ NO_RULE = "no timing rule (empty queues, clock edges, refresh in wait)"
 LEVELS = {"pseudochannel": "pseudo-channel", "sid": "stack ID", "bank_group": "bank group"}
 
 
-def replay(requests: Path, memory: str, scheduler: str, refresh: bool, commands: Path | None, json: bool) -> None:
-    """Serve a file of requests on one channel; print what it took."""
+def replay(requests: Path, memory: str, scheduler: str, refresh: bool | str, commands: Path | None, json: bool, *,
+           row_policy: str = "open", cap: int = 4, channels: int | None = None) -> None:
+    """Serve a file of requests on one channel, or on as many as `channels` or its column ch says; print what it took."""
     from gemvane.sim.dram import check as checker
+    from gemvane.sim.dram.channels import replay_channels
     from gemvane.sim.dram.replay import COLUMNS, OPTIONAL
     from gemvane.sim.dram.replay import replay as served
 
@@ -38,9 +44,12 @@ def replay(requests: Path, memory: str, scheduler: str, refresh: bool, commands:
         frame[name] = checker.whole_numbers(frame[name], "request table", name)
     if frame.empty and set(COLUMNS) <= set(frame.columns):
         raise ValueError(f"{requests}: has no rows. Expected one a request.")
-    done = served(frame, part, scheduler=scheduler, refresh=refresh)
+    several = channels is not None or "ch" in frame.columns
+    serve = partial(replay_channels, channels=channels) if several else served
+    serve = partial(serve, frame, part, scheduler=scheduler, row_policy=row_policy, cap=cap, refresh=refresh)
+    done: Replay | Channels = serve()
     if commands is not None:  # a second time, now that their number is known
-        done = served(frame, part, scheduler=scheduler, refresh=refresh, log_commands=sum(done.commands.values()))
+        done = serve(log_commands=sum(done.commands.values()))
         _save(done.commands_frame(), commands)
     if json:
         used = _energy(done)
@@ -50,16 +59,33 @@ def replay(requests: Path, memory: str, scheduler: str, refresh: bool, commands:
         _screen(done, commands)
 
 
-def _energy(done: Replay) -> DramEnergy | None:
+def _energy(done: Replay | Channels) -> DramEnergy | None:
     """Energy up to the end of the last request; None where there are no prices for the part's standard."""
     from gemvane.sim.dram.energy import energy, prices_of
     from gemvane.sim.dram.replay import time_s
 
     prices = prices_of(done.part)
-    return None if prices is None else energy(done.commands, time_s(done.part, done.end_tick), done.part, prices)
+    return None if prices is None else energy(_priced(done), len(_each(done)) * time_s(done.part, done.end_tick), done.part, prices)
 
 
-def _energy_rows(done: Replay) -> list[tuple[str, str]]:
+def _each(done: Replay | Channels) -> tuple[Replay, ...]:
+    from gemvane.sim.dram.replay import Replay
+
+    return (done,) if isinstance(done, Replay) else done.replays
+
+
+def _priced(done: Replay | Channels) -> dict[str, Any]:
+    """Command counts in which refreshes of single banks are shares of an all-bank refresh, the only one that has a price."""
+    resolved, counts = done.part.resolved, dict[str, Any](done.commands)
+    whole = int(resolved.counts[resolved.refresh_level :].prod())
+    for name, banks in (("REFpb", 1), ("REFsb", int(resolved.counts[2]))):
+        if name in counts:
+            all_bank = done.part.spec.refresh.command
+            counts[all_bank] = counts.get(all_bank, 0) + counts.pop(name) * banks / whole
+    return counts
+
+
+def _energy_rows(done: Replay | Channels) -> list[tuple[str, str]]:
     from gemvane.sim.units import show
 
     used = _energy(done)
@@ -106,27 +132,35 @@ def _save(frame: pd.DataFrame, file: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _screen(done: Replay, commands: Path | None) -> None:
-    from gemvane.render import facts, glued, percent, plural, table
+def _screen(done: Replay | Channels, commands: Path | None) -> None:
+    from gemvane.render import facts, percent, plural
     from gemvane.sim.dram.replay import time_s
     from gemvane.sim.units import show
 
-    facts_of, part = done.to_dict(), done.part
+    said, part, each = done.to_dict(), done.part, _each(done)
     latency = {name: f"{ticks:,.0f} ticks ({show(float(ticks * part.tick_ps) / 1e12, 's')})"
-               for name, ticks in facts_of["latency_ticks"].items()}
-    share = percent(done.bandwidth_bytes_per_s / done.peak_bytes_per_s)
-    rows = [
-        ("memory", f"{part.name}: {part.spec.description}"),
-        ("scheduler", f"{done.scheduler}, {'with' if done.refresh else 'no'} refresh"),
+               for name, ticks in said["latency_ticks"].items()}
+    share = percent(said["bandwidth_bytes_per_s"] / said["peak_bytes_per_s"])
+    rows = "open rows" if said["cap"] is None else f"rows closed after {plural(said['cap'], 'column')} at most"
+    lines = [
+        ("memory", f"{part.name}: {part.spec.description}" + (f", {len(each)} times" if len(each) > 1 else "")),
+        ("scheduler", f"{said['scheduler']}, {rows}, {said['refresh'].replace('none', 'no')} refresh"),
         ("requests", f"{plural(done.requests, 'request')} of {show(part.request_bytes, 'B')}"),
-        ("time", f"{show(done.seconds, 's')} to the last column command, {show(time_s(part, done.end_tick), 's')} to the end "
+        ("time", f"{show(said['seconds'], 's')} to the last column command, {show(time_s(part, done.end_tick), 's')} to the end "
                  f"({done.end_tick:,} ticks)"),
-        ("bandwidth", f"{show(done.bandwidth_bytes_per_s, 'B/s')}, {share} of the peak of {show(done.peak_bytes_per_s, 'B/s')}"),
-        ("rows", f"{done.row_hits:,} hits, {done.row_misses:,} misses, {done.row_conflicts:,} conflicts"),
+        ("bandwidth", f"{show(said['bandwidth_bytes_per_s'], 'B/s')}, {share} of the peak of {show(said['peak_bytes_per_s'], 'B/s')}"),
+        ("rows", f"{said['row_hits']:,} hits, {said['row_misses']:,} misses, {said['row_conflicts']:,} conflicts"),
         ("commands", ", ".join(f"{count:,} {name}" for name, count in done.commands.items())),
         ("latency", ", ".join(f"{name} {text}" for name, text in latency.items())),
         *_energy_rows(done),
     ]
+    wrote = [] if commands is None else [f"-> {commands} ({sum(done.commands.values()):,} commands)"]
+    output.show(facts(lines), "", _held(each[0]) if len(each) == 1 else _by_channel(each), *wrote)
+
+
+def _held(done: Replay) -> Table:
+    from gemvane.render import glued, percent, plural, table
+
     held = table("what held the channel", "ticks", "of all", right=("ticks", "of all"))
     for i, (rule, ticks) in enumerate(done.blocked_ticks.items()):
         if i < SHOWN_RULES:
@@ -134,15 +168,29 @@ def _screen(done: Replay, commands: Path | None) -> None:
     rest = list(done.blocked_ticks.values())[SHOWN_RULES:]
     if rest:
         held.add_row(plural(len(rest), "other rule"), f"{sum(rest):,}", percent(sum(rest) / done.end_tick))
-    wrote = [] if commands is None else [f"-> {commands} ({sum(done.commands.values()):,} commands)"]
-    output.show(facts(rows), "", held, *wrote)
+    return held
 
 
-def check(commands: Path, memory: str, json: bool) -> None:
-    """Say that a command trace is legal, or which rules it breaks."""
+def _by_channel(each: tuple[Replay, ...]) -> Table:
+    from gemvane.render import table
+    from gemvane.sim.units import show
+
+    names = ("channel", "requests", "end, ticks", "bandwidth", "hits", "misses", "conflicts", "held longest by")
+    out = table(*names, right=names[:-1])
+    for number, one in enumerate(each):
+        counts = (f"{n:,}" for n in (one.row_hits, one.row_misses, one.row_conflicts))
+        out.add_row(str(number), f"{one.requests:,}", f"{one.end_tick:,}", show(one.bandwidth_bytes_per_s, "B/s"), *counts,
+                    next(iter(one.blocked_ticks), "-"))
+    return out
+
+
+def check(commands: Path, memory: str, json: bool, *, compat: bool = False) -> None:
+    """Say that a command trace is legal, or which rules it breaks; `compat`: under the liberties of the published simulator."""
     from gemvane.sim.dram import check as checker
 
     part = parts_of.load(memory)
+    if compat:
+        part = _compat(part)
     frame = _table(commands)
     found = checker.check(frame, part)
     if json:
@@ -155,6 +203,14 @@ def check(commands: Path, memory: str, json: bool) -> None:
         raise ValueError("\nerror: ".join(lines))
     if not json:
         output.show_text(f"ok: {len(frame):,} command{'' if len(frame) == 1 else 's'} break{'s' if len(frame) == 1 else ''} no rule\n")
+
+
+def _compat(part: Part) -> Part:
+    """The part with its switch nSTRICT off."""
+    if "nSTRICT" not in part.spec.timings:
+        raise ValueError(f"--compat: {part.name} has no timing nSTRICT, whose 0 is the compatible mode. Expected a part with PIM commands, "
+                         "e.g. hbm2-neupims.")
+    return replace(part, spec=part.spec.model_copy(update={"timings": {**part.spec.timings, "nSTRICT": 0}}))
 
 
 def parts(json: bool) -> None:
