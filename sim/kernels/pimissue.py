@@ -19,20 +19,21 @@ _IN_3D = types.Array(int64, 3, "C", readonly=True)
 _OUT_3D = int64[:, :, ::1]
 HISTORY = 8
 LEVELS = 5
+BINDS = 1 + LEVELS
 NEVER = 2**62
 # Cells of `clock`: last tick taken, tick and rank of the next refresh, refreshes, blocks done, commands recorded.
 NOW, NEXT_REFRESH, NEXT_RANK, REFRESHES, DONE, RECORDED = 0, 1, 2, 3, 4, 5
 # When a conditional command is issued: always, or if the row buffer of its bank is open, open on another row, open on its row.
 ALWAYS, IF_OPEN, IF_OTHER, IF_SAME, IF_CLOSED = 0, 1, 2, 3, 4
-# What a command does to the row buffers that it addresses.
+# Columns of `about`: banks that a command addresses, what it does to a row buffer, and to which.
+COVERS, ACTION, SIDE = 0, 1, 2
 KEEPS, OPENS, CLOSES = 0, 1, 2
 # Columns of `needs`: first tick of a block; cycles that it must have before a refresh: plainly, more for each bank open in the PIM buffer,
 # more if its vector's bank is closed, more if that is open on another row; that bank and row.
 RELEASE, BASE, PER_OPEN, IF_BANK_CLOSED, IF_BANK_OTHER, VECTOR_BANK, VECTOR_ROW = 0, 1, 2, 3, 4, 5, 6
 # Cells of `setup`: refresh interval (0: none), banks of a rank, ranks, refresh command, what closes the ordinary and the PIM buffer, and
-# which row of `rows` is the PIM buffer (0 where there is one for both), and 1 where ordinary traffic, not issued here, has a row open in
-# every bank when a refresh comes.
-INTERVAL, RANK_BANKS, RANKS, REFRESH, CLOSE_0, CLOSE_1, PIM_SIDE, TRAFFIC = 0, 1, 2, 3, 4, 5, 6, 7
+# which row of `rows` is the PIM buffer (0 where there is one for both).
+INTERVAL, RANK_BANKS, RANKS, REFRESH, CLOSE_0, CLOSE_1, PIM_SIDE = 0, 1, 2, 3, 4, 5, 6
 
 
 class Table(NamedTuple):
@@ -40,12 +41,9 @@ class Table(NamedTuple):
 
     node: np.ndarray
     heard: np.ndarray
-    span: np.ndarray
     rule_ptr: np.ndarray
     rules: np.ndarray
-    scope: np.ndarray
-    action: np.ndarray
-    side: np.ndarray
+    about: np.ndarray
     setup: np.ndarray
 
 
@@ -61,11 +59,11 @@ class Channel(NamedTuple):
 
 
 @register_jitable
-def _wanted(side, rows, when, command, bank, row):
+def _wanted(about, rows, when, command, bank, row):
     """Whether a conditional command finds its condition."""
     if when == ALWAYS:
         return True
-    held = rows[side[command], bank]
+    held = rows[about[command, SIDE], bank]
     if when == IF_CLOSED:
         return held < 0
     return held >= 0 and (when == IF_OPEN or (held != row) == (when == IF_OTHER))
@@ -84,13 +82,12 @@ def _earliest(node, heard, ready, clock, command, bank):
 
 
 @register_jitable
-def _hold(node, rule_ptr, rules, scope, ready, history, command, bank, steps, tick):
+def _hold(node, heard, rule_ptr, rules, ready, history, command, bank, steps, tick):
     """What a command forbids."""
-    commands = scope.size
-    for level in range(scope[command] + 1):
+    commands = heard.shape[0]
+    for i in range(BINDS + 1, BINDS + 1 + heard[command, BINDS]):
+        level = heard[command, i]
         start, stop = rule_ptr[level * commands + command], rule_ptr[level * commands + command + 1]
-        if start == stop:
-            continue
         here = node[level, bank] * commands
         past = (here + command) * HISTORY
         for rule in range(start, stop):
@@ -101,17 +98,17 @@ def _hold(node, rule_ptr, rules, scope, ready, history, command, bank, steps, ti
             if until > ready[cell]:  # noqa: PLR1730
                 ready[cell] = until
         if rules[start, 4]:  # some rule of this command has a window
-            for i in range(HISTORY - 1, 0, -1):
-                history[past + i] = history[past + i - 1]
+            for older in range(past + HISTORY - 1, past, -1):
+                history[older] = history[older - 1]
             history[past] = tick
 
 
 @register_jitable
-def _change(span, scope, action, side, rows, counts, clock, out, command, bank, row, steps, tick, source):
+def _change(about, rows, counts, clock, out, command, bank, row, steps, tick, source):
     """What a command opens or closes, and its line in the record."""
-    if action[command] != KEEPS:
-        for i in range(bank, bank + span[scope[command]]):
-            rows[side[command], i] = row if action[command] == OPENS else -1
+    if about[command, ACTION] != KEEPS:
+        for i in range(bank, bank + about[command, COVERS]):
+            rows[about[command, SIDE], i] = row if about[command, ACTION] == OPENS else -1
     counts[command] += 1
     clock[NOW] = tick
     if out.shape[0]:
@@ -124,8 +121,8 @@ def _change(span, scope, action, side, rows, counts, clock, out, command, bank, 
 def _close_or_refresh(part, state, command, bank):
     """A command that the stream does not hold, as soon as it may come."""
     tick = _earliest(part.node, part.heard, state.ready, state.clock, command, bank)
-    _hold(part.node, part.rule_ptr, part.rules, part.scope, state.ready, state.history, command, bank, 0, tick)
-    _change(part.span, part.scope, part.action, part.side, state.rows, state.counts, state.clock, state.out, command, bank, -1, 0, tick, -1)
+    _hold(part.node, part.heard, part.rule_ptr, part.rules, state.ready, state.history, command, bank, 0, tick)
+    _change(part.about, state.rows, state.counts, state.clock, state.out, command, bank, -1, 0, tick, -1)
 
 
 @register_jitable
@@ -137,7 +134,7 @@ def _refresh(part, state):
     for bank in range(first, first + setup[RANK_BANKS]):
         for buffer in range(2):
             close = setup[CLOSE_0 + buffer]
-            if close >= 0 and (state.rows[buffer, bank] >= 0 or (buffer == 0 and setup[TRAFFIC])):
+            if close >= 0 and state.rows[buffer, bank] >= 0:
                 _close_or_refresh(part, state, close, bank)
     _close_or_refresh(part, state, setup[REFRESH], first)
     clock[NEXT_REFRESH] += setup[INTERVAL]
@@ -167,26 +164,25 @@ def _first_tick(part, state, stream, start, stop, release):
     """Earliest tick of the first command of a block that finds its condition."""
     tick = max(state.clock[NOW] + 1, release)
     for i in range(start, stop):
-        if _wanted(part.side, state.rows, stream[i, 4], stream[i, 0], stream[i, 1], stream[i, 2]):
+        if _wanted(part.about, state.rows, stream[i, 4], stream[i, 0], stream[i, 1], stream[i, 2]):
             return max(tick, _earliest(part.node, part.heard, state.ready, state.clock, stream[i, 0], stream[i, 1]))
     return tick
 
 
 @njit(
-    int64(_IN_2D, _IN_2D, _IN, _IN, _IN_2D, _IN, _IN, _IN, _IN, _IN_2D, _IN, _IN_2D, _OUT, _OUT, _OUT_2D, _OUT, _OUT, _OUT_2D, _OUT_2D),
+    int64(_IN_2D, _IN_2D, _IN, _IN_2D, _IN_2D, _IN, _IN_2D, _IN, _IN_2D, _OUT, _OUT, _OUT_2D, _OUT, _OUT, _OUT_2D, _OUT_2D),
     cache=True,
 )
-def issue_kernel(
-    node, heard, span, rule_ptr, rules, scope, action, side, setup, stream, blocks, needs, ready, history, rows, counts, clock, out, times
-):
+def issue_kernel(node, heard, rule_ptr, rules, about, setup, stream, blocks, needs, ready, history, rows, counts, clock, out, times):
     """Issue the blocks from clock[DONE] on; returns how many are done, fewer than all if `out` may become full.
 
     stream [command, bank, row, steps, when, run]: a run of n commands from here on may be issued in any order, the earliest first.
     Block b is stream[blocks[b] : blocks[b + 1]]; times[b] gets the ticks of its first and last command, and the tick that the next
     refresh had to leave free. rules [next, ticks, ticks a step, window, the command has a window]. node[level, bank] is the node that
-    a bank lies in, span[level] its banks. heard[command]: at how many levels some rule binds it, and which.
+    a bank lies in; about[command] the banks that it addresses, and what it does to which row buffer. heard[command]: at how many levels
+    some rule binds it, and which; from column BINDS on, the same for rules by which it binds others.
     """
-    part = Table(node, heard, span, rule_ptr, rules, scope, action, side, setup)
+    part = Table(node, heard, rule_ptr, rules, about, setup)
     state = Channel(ready, history, rows, counts, clock, out)
     taken = np.zeros(stream.shape[0], np.bool_)
     refresh_lines = 2 * setup[RANK_BANKS] + 1
@@ -213,7 +209,7 @@ def issue_kernel(
                 for i in range(first, last):
                     if taken[i]:
                         continue
-                    if not _wanted(side, rows, stream[i, 4], stream[i, 0], stream[i, 1], stream[i, 2]):
+                    if not _wanted(about, rows, stream[i, 4], stream[i, 0], stream[i, 1], stream[i, 2]):
                         taken[i] = True
                         continue
                     earliest = _earliest(node, heard, ready, clock, stream[i, 0], stream[i, 1])
@@ -223,8 +219,8 @@ def issue_kernel(
                             break
                 if which >= 0:
                     command, bank, row, steps = stream[which, 0], stream[which, 1], stream[which, 2], stream[which, 3]
-                    _hold(node, rule_ptr, rules, scope, ready, history, command, bank, steps, tick)
-                    _change(span, scope, action, side, rows, counts, clock, out, command, bank, row, steps, tick, which)
+                    _hold(node, heard, rule_ptr, rules, ready, history, command, bank, steps, tick)
+                    _change(about, rows, counts, clock, out, command, bank, row, steps, tick, which)
                     times[block, 0] = min(times[block, 0], tick)
                     taken[which] = True
                 while first < last and taken[first]:
