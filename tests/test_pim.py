@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gemvane as gv
+from gemvane.sim.costs import BOUNDS, CAUSES
 from gemvane.sim.devices import pim, resolve
 from gemvane.sim.devices.pim import ResolvedPim, Tiles
 from gemvane.workloads.ops import Int64s
@@ -88,9 +89,9 @@ def test_refresh_takes_its_share_of_pim_time() -> None:
     run = gv.run("gpt3-7b", "neupims", batch=32, prompt=512, output=2, phase="both")
     decode = run.run.decode
     assert decode is not None
-    index = [i for i in decode.alike if decode.bound[0, i] == 3]
+    index = [i for i in decode.alike if BOUNDS[decode.bound[0, i]] == "pim"]
     cycles = decode.cycles[index].sum(axis=0)
-    share = cycles[5] / cycles.sum()
+    share = cycles[CAUSES.index("refresh")] / cycles.sum()
     assert 260 / 1950 < share < 0.30  # tRFC alone is 13 %; waiting for the tile before it adds the rest
 
 
