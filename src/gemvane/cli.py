@@ -245,7 +245,7 @@ def dram_check(
     commands: Annotated[Path, typer.Argument(metavar="COMMANDS", show_default=False, help="A .csv or .parquet table of the commands of one "
                                              "channel: tick, command, pc, ra, bg, ba, ro; -1 where one addresses no such level.")],
     memory: Memory, json: Json = False,
-    compat: Annotated[bool, typer.Option("--compat", help="Allow what the published NeuPIMs simulator does: the timing nSTRICT is 0.")] = False,
+    compat: Annotated[bool, typer.Option("--compat", help="Allow what the published NeuPIMs simulator does (nSTRICT is 0).")] = False,
 ) -> None:
     """Which rules of the memory a command trace breaks, where, and by how many ticks."""
     from gemvane.commands import dram
