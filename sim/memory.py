@@ -46,12 +46,14 @@ def kv_cache_bytes(spec: ModelSpec, scenario: Scenario) -> int:
     """Cache of the fullest device when every request has all its tokens; a window keeps no more than its length."""
     if spec.encoder:
         return 0
-    final = prompt_lengths(spec, scenario) + (0 if scenario.phase == "prefill" else scenario.decode_steps)
+    prompts = prompt_lengths(spec, scenario)
+    final = prompts[scenario.held(prompts)] + (0 if scenario.phase == "prefill" else scenario.decode_steps)
+    shared_by = 1 if scenario.by_request else scenario.tp
     stages = np.zeros(scenario.pp, object)
     for number, layer in enumerate(spec.layers):
         mixer = layer.mixer
         kept = int(final.sum() if mixer.window is None else np.minimum(final, mixer.window).sum())
-        elements = mixer.kv_elements if isinstance(mixer, MLA) else 2 * max(1, mixer.heads_kv // scenario.tp) * mixer.head_dim
+        elements = mixer.kv_elements if isinstance(mixer, MLA) else 2 * max(1, mixer.heads_kv // shared_by) * mixer.head_dim
         stages[number * scenario.pp // len(spec.layers)] += kept * elements
     return int(-(-max(stages) * DTYPE_BITS[scenario.kv] // 8))
 
@@ -113,4 +115,4 @@ def _most_requests(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> i
     memory = use(spec, one, hardware)
     if not memory.fits or memory.kv_cache_bytes == 0:
         return 0
-    return memory.kv_room_bytes // memory.kv_cache_bytes
+    return memory.kv_room_bytes // memory.kv_cache_bytes * (scenario.tp if scenario.by_request else 1)

@@ -60,6 +60,8 @@ DIMENSIONS = {
         Dimension("area", "square millimetres", {"mm2": Fraction(1), "um2": Fraction(1, 10**6)}, "814 mm2", whole=False),
         Dimension("length", "nanometres", {"nm": Fraction(1), "um": Fraction(1000)}, "7 nm", whole=False),
         Dimension("fraction", "parts of one", {"%": Fraction(1, 100)}, "88 %", whole=False),
+        Dimension("ratio", "times", {"x": Fraction(1), "%": Fraction(1, 100)}, "3 x", whole=False),
+        Dimension("token rate", "tokens per second", _scaled(_DECIMAL, "tok/s"), "2.9 ktok/s", whole=False),
     )
 }
 

@@ -174,7 +174,7 @@ def matmul_parameters(model: str) -> int:
 
 
 UNBIASED = ["llama2-7b", "llama3-8b", "mistral-7b", "mixtral-8x7b", "qwen3-8b", "qwen3-30b-a3b", "gemma2-9b", "deepseek-v2-lite",
-            "deepseek-v3", "falcon-7b"]
+            "deepseek-v3", "falcon-7b", "command-r"]
 
 
 @pytest.mark.parametrize("model", UNBIASED)

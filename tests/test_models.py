@@ -42,6 +42,7 @@ PUBLISHED = {
     "gpt2-xl": 1_557_611_200,
     "opt-6.7b": 6_658_473_984,
     "falcon-7b": 6_921_720_704,
+    "command-r": 34_980_831_232,
     "gpt-oss-20b": 20_914_757_184,
     "gpt-oss-120b": 116_829_156_672,
     "deepseek-v2-lite": 15_706_484_224,
@@ -63,6 +64,7 @@ BILLIONS = {
     "gpt3-13b": 12.9,
     "gpt3-30b": 30.0,
     "gpt3-175b": 174.6,
+    **{"palm-540b": 540.35, "palm-540b-padded": 558.0},  # 18 more, as Pope et al. say
 }
 """Models without a published exact count here: the round number that their papers give."""
 
@@ -159,6 +161,7 @@ def test_every_parameter_of_a_dense_model_is_active() -> None:
         ("llama2-7b", 2 * 32 * 128 * 32),
         ("falcon-7b", 2 * 1 * 64 * 32),
         ("falcon-40b", 2 * 8 * 64 * 60),
+        ("palm-540b", 2 * 1 * 256 * 118),
         ("gemma2-27b", 2 * 16 * 128 * 46),
         ("deepseek-v3", (512 + 64) * 61),
         ("deepseek-v2-lite", (512 + 64) * 27),

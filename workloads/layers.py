@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,6 +34,11 @@ class Part:
     @property
     def sequences(self) -> int:
         return int(self.lengths.size)
+
+    @cached_property
+    def held(self) -> Int64s:
+        """Prompts of the requests whose cache this device keeps: all, unless attention is shared out by requests."""
+        return self.lengths[self.scenario.held(self.lengths)]
 
     @property
     def tokens(self) -> int:
@@ -82,21 +88,28 @@ class Emit:
     def collective(self, name: str, kind: str, x: int, n: int, peers: int, m: int | None = None) -> int:
         return self.block.add(name, kind, x, m=self.part.tokens if m is None else m, n=n, peers=peers, **self.common)
 
+    def exchange(self, name: str, x: int, m: int, n: int) -> int:
+        """Each device's m rows of n elements to the devices that go on with them; nothing where attention is shared out by heads."""
+        scenario = self.part.scenario
+        return self.collective(name, "alltoall", x, n, scenario.tp, m) if scenario.by_request and n else x
+
     def append(self, x: int, kv_width: int) -> int:
-        return self.block.add("kv_append", "kv_append", x, m=self.part.tokens, n=kv_width, kv_width=kv_width, **self.common)
+        held = self.part.held
+        m = held.size if self.part.decoding else int(held.sum())
+        return self.block.add("kv_append", "kv_append", x, m=m, n=kv_width, kv_width=kv_width, **self.common)
 
     def attention(self, x: int, mixer: Attention | MLA, heads_q: int, heads_kv: int, head_dim: int, value_dim: int, kv_width: int) -> int:
         part = self.part
         if part.decoding:
-            seen = visible_tokens(part.lengths, part.generated, mixer.window)
-            pairs, q_len = int(seen.sum()), 1
+            seen = visible_tokens(part.held, part.generated, mixer.window)
+            pairs, q_len, tokens = int(seen.sum()), 1, seen.size
         else:
-            seen, q_len = part.lengths, int(part.lengths.max())
+            seen, q_len, tokens = part.lengths, int(part.lengths.max()), part.tokens
             pairs = visible_pairs(part.lengths, mixer.window, mixer.causal, part.scenario.full_square)
         kind = "attention_decode" if part.decoding else "attention_prefill"
         # A prefill reads the keys and values that it has just computed, not what the cache makes of them.
         kv_dtype = self.common["kv_dtype" if part.decoding else "act_dtype"]
-        return self.block.add("attention", kind, x, batch=part.sequences, m=part.tokens, n=int(seen.sum()), pairs=pairs, q_len=q_len,
+        return self.block.add("attention", kind, x, batch=seen.size, m=tokens, n=int(seen.sum()), pairs=pairs, q_len=q_len,
                               kv_len=int(seen.max()), heads_q=heads_q, heads_kv=heads_kv, head_dim=head_dim, value_dim=value_dim,
                               kv_width=kv_width, window=mixer.window or 0, **{**self.common, "kv_dtype": kv_dtype})
 
@@ -139,17 +152,25 @@ def _allreduce(emit: Emit, name: str, x: int) -> int:
 
 
 def _attention(emit: Emit, mixer: Attention, x: int) -> int:
-    tp, hidden, d = emit.part.scenario.tp, emit.part.spec.hidden, mixer.head_dim
+    part, tp, hidden, d = emit.part, emit.part.scenario.tp, emit.part.spec.hidden, mixer.head_dim
     heads_q, heads_kv = mixer.heads_q // tp, max(1, mixer.heads_kv // tp)
     x = emit.linear("qkv_proj", x, (heads_q + 2 * heads_kv) * d, hidden)
     if mixer.qk_norm:
         x = emit.vector("qk_norm", "rmsnorm", x, n=(heads_q + heads_kv) * d)
     if mixer.rope:
         x = emit.vector("rope", "rope", x, n=(heads_q + heads_kv) * d)
-    kv_width = 2 * heads_kv * d
-    if not emit.part.spec.encoder:
-        x = emit.append(x, kv_width)
-    x = emit.attention(x, mixer, heads_q, heads_kv, d, d, kv_width)
+    # Attention of a prefill is shared out by heads in any case: many queries read each key, so its cache costs little (Pope et al.,
+    # section 3.3). A single KV head is computed on every device, so its keys and values need not move.
+    moving = (mixer.heads_q if part.decoding else 0) + (2 * mixer.heads_kv if mixer.heads_kv > 1 else 0)
+    x = emit.exchange("alltoall_qkv", x, part.tokens, -(-moving * d // tp))
+    by_request = part.scenario.by_request
+    if not part.spec.encoder:
+        x = emit.append(x, 2 * d * (mixer.heads_kv if by_request else heads_kv))
+    if by_request and part.decoding:
+        x = emit.attention(x, mixer, mixer.heads_q, mixer.heads_kv, d, d, mixer.kv_elements)
+        x = emit.exchange("alltoall_out", x, part.held.size, mixer.heads_q * d)
+    else:
+        x = emit.attention(x, mixer, heads_q, heads_kv, d, d, 2 * heads_kv * d)
     return emit.linear("o_proj", x, hidden, heads_q * d)
 
 
@@ -168,7 +189,10 @@ def _latent_attention(emit: Emit, mixer: MLA, x: int) -> int:
     cached = emit.append(rope, mixer.kv_elements)
     if emit.part.decoding:
         q = emit.per_head("q_absorb", cached, heads, latent, mixer.nope_dim)
-        out = emit.attention(q, mixer, heads, 1, mixer.kv_elements, latent, mixer.kv_elements)
+        q = emit.exchange("alltoall_q", q, emit.part.tokens, heads * mixer.kv_elements)
+        seen_by = mixer.heads_q if emit.part.scenario.by_request else heads
+        out = emit.attention(q, mixer, seen_by, 1, mixer.kv_elements, latent, mixer.kv_elements)
+        out = emit.exchange("alltoall_out", out, emit.part.held.size, seen_by * latent)
         out = emit.per_head("v_absorb", out, heads, mixer.value_dim, latent)
     else:
         up = emit.linear("kv_up", cached, heads * (mixer.nope_dim + mixer.value_dim), latent)

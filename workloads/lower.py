@@ -34,6 +34,8 @@ def check(spec: ModelSpec, scenario: Scenario) -> list[str]:
                 raise ValueError(f"--tp {tp}: {spec.name} has a feed-forward width of {width}, which {tp} devices cannot share evenly.")
         if layer.ffn.activation not in ACTIVATIONS:
             raise ValueError(f"{spec.name}: activation {layer.ffn.activation!r} is unknown. Expected one of {', '.join(ACTIVATIONS)}.")
+    if spec.encoder and scenario.attention_parallel == "batch":
+        raise ValueError(f"--attention-parallel batch: {spec.name} is an encoder and has no cache to share out. Use heads.")
     _check_countable(spec, prompt_lengths(spec, scenario))
     longest = int(scenario.lengths.max())
     reach = longest if spec.encoder or scenario.phase == "prefill" else longest + scenario.decode_steps
@@ -151,7 +153,10 @@ def _lower(spec: ModelSpec, scenario: Scenario, phase: str, sub_batches: int, ge
             before = stage
         placed += [_Placed(blocks[layer, s], number, s, stage) for s in range(len(parts))]
     placed += [_Placed(_head(p, names), len(spec.layers), s, before) for s, p in enumerate(parts)]
-    return _assemble(placed, tuple(names), Requests(lengths, sub_batch), scenario.tp * scenario.pp, generated)
+    kept = np.arange(lengths.size)
+    if phase == "decode":
+        kept = np.sort(np.concatenate([kept[sub_batch == s][scenario.held(p.lengths)] for s, p in enumerate(parts)]))
+    return _assemble(placed, tuple(names), Requests(lengths[kept], sub_batch[kept]), scenario.tp * scenario.pp, generated)
 
 
 def _assemble(placed: list[_Placed], names: tuple[str, ...], requests: Requests, devices: int, generated: int) -> Trace:

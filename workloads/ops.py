@@ -71,6 +71,8 @@ KINDS = (
     Kind("kv_append", "move", weights=False),
     Kind("allreduce", "collective"),
     Kind("allgather", "collective"),
+    Kind("reducescatter", "collective"),
+    Kind("alltoall", "collective"),
     Kind("send", "collective"),
 )
 CODE = {kind.name: code for code, kind in enumerate(KINDS)}

@@ -12,6 +12,7 @@ from .ops import DTYPES, Int64s
 
 ROUTINGS = ("uniform", "balanced", "zipf")
 PHASES = ("prefill", "decode", "both")
+SPREADS = ("heads", "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,9 @@ class Scenario:
     kv_dtype: str | None = None
     tp: int = 1
     pp: int = 1
+    attention_parallel: str = "heads"
+    """What the devices of a tensor-parallel group share out of the attention over the cache: "heads", or "batch": each device
+    keeps the cache of some requests, with all their heads (Pope et al., MLSys'23, section 3.3)."""
     routing: str = "uniform"
     """How tokens choose experts: "uniform" draws each token's experts at random, "balanced" spreads them evenly,
     "zipf" weighs expert i by 1/i."""
@@ -54,8 +58,8 @@ class Scenario:
         object.__setattr__(self, "prompt", tuple(map(int, lengths)) if isinstance(self.prompt, tuple) else int(self.prompt))
         if isinstance(self.prompt, tuple) and len(self.prompt) != self.batch:
             raise ValueError(f"prompt has {len(self.prompt)} lengths but batch is {self.batch}. Expected one length a request.")
-        for field, known in (("phase", PHASES), ("routing", ROUTINGS), ("dtype", DTYPES), ("weight_dtype", (*DTYPES, None)),
-                             ("kv_dtype", (*DTYPES, None))):
+        for field, known in (("phase", PHASES), ("attention_parallel", SPREADS), ("routing", ROUTINGS), ("dtype", DTYPES),
+                             ("weight_dtype", (*DTYPES, None)), ("kv_dtype", (*DTYPES, None))):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} is {getattr(self, field)!r}. Expected one of {', '.join(str(k) for k in known if k)}.")
 
@@ -73,6 +77,21 @@ class Scenario:
     @property
     def kv(self) -> str:
         return self.kv_dtype or self.dtype
+
+    @property
+    def by_request(self) -> bool:
+        """Whether the cache is shared out by requests, not by heads."""
+        return self.attention_parallel == "batch" and self.tp > 1
+
+    def held(self, lengths: Int64s) -> Int64s:
+        """Indices of the requests, of prompts so long, whose cache the fullest device of a tensor-parallel group keeps, ascending.
+
+        Shared out by requests, they are dealt out longest first: device 0 has the longest, and ceil(batch / tp) in all. Time and energy
+        take every device for this one.
+        """
+        if not self.by_request:
+            return np.arange(lengths.size)
+        return np.sort(np.argsort(-lengths, kind="stable")[:: self.tp])
 
     @property
     def decode_steps(self) -> int:

@@ -127,6 +127,8 @@ class ModelSpec:
     layers: tuple[Layer, ...]
     vocab: int
     norm: Norm
+    norm_bias: bool = True
+    """Whether a LayerNorm has biases (those of PaLM and Cohere have none)."""
     tied_embeddings: bool = False
     positions: int | None = None
     """Longest sequence that the model was made for."""
@@ -148,7 +150,7 @@ class ModelSpec:
     @property
     def parameters(self) -> int:
         """Every parameter of the checkpoint, biases and norms included; tied tables count once."""
-        return self._outer_parameters() + sum(layer_parameters(layer, self.hidden, self.norm) for layer in self.layers)
+        return self._outer_parameters() + sum(layer_parameters(layer, self.hidden, self._norm_parameters) for layer in self.layers)
 
     @property
     def active_parameters(self) -> int:
@@ -167,9 +169,12 @@ class ModelSpec:
 
     def _outer_parameters(self) -> int:
         norms = int(self.embed_norm) + int(self.final_norm)
-        return (
-            self._embedding_parameters() + norms * norm_parameters(self.norm, self.hidden) + self._head_parameters() + self.extra_parameters
-        )
+        return self._embedding_parameters() + norms * self._norm_parameters + self._head_parameters() + self.extra_parameters
+
+    @property
+    def _norm_parameters(self) -> int:
+        """Weights of one norm of the hidden width, and the biases of a LayerNorm that has them."""
+        return 2 * self.hidden if self.norm == "layernorm" and self.norm_bias else self.hidden
 
     def _embedding_parameters(self) -> int:
         width = self.embed_dim or self.hidden
@@ -188,11 +193,6 @@ class ModelSpec:
 
 def linear_parameters(inputs: int, outputs: int, *, bias: bool) -> int:
     return inputs * outputs + (outputs if bias else 0)
-
-
-def norm_parameters(norm: Norm, width: int) -> int:
-    """Weights of one norm; a LayerNorm has biases too."""
-    return 2 * width if norm == "layernorm" else width
 
 
 def patch_parameters(patches: PatchEmbed, hidden: int) -> int:
@@ -247,6 +247,6 @@ def idle_parameters(ffn: Dense | MoE, hidden: int) -> int:
     return 0 if isinstance(ffn, Dense) else (ffn.experts - ffn.top_k) * expert_parameters(ffn, hidden)
 
 
-def layer_parameters(layer: Layer, hidden: int, norm: Norm) -> int:
-    norms = layer.norms * norm_parameters(norm, hidden)
-    return norms + mixer_parameters(layer.mixer, hidden) + ffn_parameters(layer.ffn, hidden)
+def layer_parameters(layer: Layer, hidden: int, norm_parameters: int) -> int:
+    """Parameters of one layer; `norm_parameters` are those of one norm."""
+    return layer.norms * norm_parameters + mixer_parameters(layer.mixer, hidden) + ffn_parameters(layer.ffn, hidden)

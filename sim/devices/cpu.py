@@ -9,6 +9,7 @@ import numpy as np
 from gemvane.workloads.ops import Rows
 
 from ..costs import Costs, Ledger
+from ..dram.stream import bytes_per_s
 from ..schema import Cpu, HardwareSpec
 from ..units import ps_to_s
 from .precision import Rates, rates
@@ -30,7 +31,7 @@ def resolve(name: str, unit: Cpu, hardware: HardwareSpec) -> ResolvedCpu:
         matrix=matrix,
         sustained=unit.sustained,
         lanes=float(unit.macs_per_core.get("fp32", 1) * unit.num_cores),
-        memory_bytes_per_cycle=hardware.memory.bandwidth * hardware.memory.sustained / unit.clock,
+        memory_bytes_per_cycle=bytes_per_s(hardware.memory) / unit.clock,
         overhead_cycles=ps_to_s(unit.op_overhead) * unit.clock,
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from gemvane.workloads.ops import BITS, CODE, Rows
 
 from ..costs import Costs, Floats, Int64s, Ledger
+from ..dram.stream import bytes_per_s
 from ..schema import Gpu, HardwareSpec
 from ..units import ps_to_s
 from .precision import Rates, rates
@@ -46,7 +47,7 @@ def resolve(name: str, unit: Gpu, hardware: HardwareSpec) -> ResolvedGpu:
         tensor_sustained=unit.tensor_sustained,
         vector_ops_per_cycle=unit.vector_peak / unit.clock,
         l2_bytes_per_cycle=unit.l2_bandwidth / unit.clock,
-        memory_bytes_per_cycle=hardware.memory.bandwidth * hardware.memory.sustained / unit.clock,
+        memory_bytes_per_cycle=bytes_per_s(hardware.memory) / unit.clock,
         floor_cycles=ps_to_s(unit.kernel_floor) * unit.clock,
     )
 

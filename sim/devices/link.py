@@ -35,7 +35,7 @@ class Plans(NamedTuple):
     steps: Floats
     """Messages one after another."""
     sent: Floats
-    """Share of the row's bytes that each device sends in all."""
+    """Share of the row's bytes that each device sends in all, what it passes on for others included."""
     used: Floats
     """Share of a device's bandwidth that carries them."""
 
@@ -63,10 +63,10 @@ def plans(rows: Rows, link: ResolvedLink, algorithm: str) -> Plans:
     sent = np.full(rows.size, 2.0) * half if algorithm == "tree" else 2 * (peers - 1) / peers * half
     used = np.ones(rows.size)
     if algorithm == "torus":
-        hops, links, distance, busiest = np.array([_torus(int(p), link.axes, link.wraps_from) for p in rows.peers]).T
+        hops, links, distance, paths = np.array([_torus(int(p), link.axes, link.wraps_from) for p in rows.peers]).T
         steps, used = 2 * hops * half, links / (2 * link.axes)
         steps, sent = np.where(exchange, hops, steps), np.where(exchange, distance, sent)
-        used = np.where(exchange, distance / (2 * link.axes * busiest), used)
+        used = np.where(exchange, paths / (2 * link.axes), used)
         used = np.where(send, 1 / (2 * link.axes), used)
     elif algorithm == "ring":
         steps = np.where(exchange, peers - 1, 2 * (peers - 1) * half)
@@ -86,8 +86,8 @@ class _Torus(NamedTuple):
     """Links of a device that carry an all-gather."""
     distance: float
     """Mean links that a byte of an all-to-all crosses, those that stay at home included: it is sent so often."""
-    busiest: float
-    """Share of a device's all-to-all bytes that cross the busiest link."""
+    paths: float
+    """Links' worth of bandwidth that carry what a device sends in an all-to-all: `distance` over the load of the busiest link."""
 
 
 @lru_cache(maxsize=1024)
@@ -107,7 +107,7 @@ def _torus(devices: int, axes: int, wraps_from: int) -> _Torus:
     halved = [(side**2 // 4) / side for side in block]
     distance = sum(half if wrap else (side**2 - 1) / (3 * side) for side, half, wrap in zip(block, halved, wraps, strict=True))
     busiest = max(half / (2 if wrap else 1) for half, wrap in zip(halved, wraps, strict=True))
-    return _Torus(hops, max(links, 1), distance, busiest or 1.0)
+    return _Torus(hops, max(links, 1), distance, distance / busiest if devices > 1 else 1.0)
 
 
 def cost(rows: Rows, link: ResolvedLink) -> Costs:

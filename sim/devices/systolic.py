@@ -213,10 +213,10 @@ def _products(rows: Rows, array: ResolvedSystolic) -> list[tuple[Int64s, _Work]]
         keys = -(-r.n // sequences)
         group = -(-r.heads_q // np.maximum(r.heads_kv, 1))
         queries = np.maximum(1, -(-r.pairs * group // np.maximum(r.n, 1)))
-        stays, space = np.ones(r.size, np.bool_), np.full(r.size, half)
-        of_all = (sequences * r.heads_kv, queries), (BITS[r.kv_dtype], stays, space)
-        score = _Work(*of_all[0], keys, r.head_dim, *of_all[1])
-        value = _Work(*of_all[0], r.value_dim, keys, *of_all[1])
+        count, bits = sequences * r.heads_kv, BITS[r.kv_dtype]
+        stays, space = np.ones(r.size, np.bool_), np.full(r.size, half, np.int64)
+        score = _Work(count, queries, keys, r.head_dim, bits, stays, space)
+        value = _Work(count, queries, r.value_dim, keys, bits, stays, space)
         for part, other in ((score, "attention_value"), (value, "attention_score")):
             has = r.kind != CODE[other]
             out.append((attention[has], _Work(*(c[has] for c in part))))

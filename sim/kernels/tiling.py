@@ -17,7 +17,8 @@ from numba import float64, int64, njit, types
 from numba.extending import register_jitable
 
 MOST_TRIPS = 256
-"""Numbers of tiles along a dimension that are all tried; above, they grow by a twentieth."""
+"""Numbers of tiles along a dimension that are all tried, each with the least size that covers; above, they grow by a twentieth. Along the
+dimension that streams, up to this extent, every size is tried: a short last piece may end a cycle or two earlier."""
 SIZES = 1024
 PARTIAL_BITS = 32
 WS, OS, IS = 0, 1, 2
@@ -51,6 +52,10 @@ def up(a, b):
 @leaf
 def sizes_of(extent, grain, out):
     """Fill `out` with tile sizes, largest first: for each number of tiles the least multiple of `grain` that covers; returns how many."""
+    if grain == 1 and extent <= MOST_TRIPS:
+        for i in range(extent):
+            out[i] = extent - i
+        return extent
     folds, trips, count = up(extent, grain), 1, 0
     while count < SIZES:
         size = up(folds, trips)
@@ -58,14 +63,14 @@ def sizes_of(extent, grain, out):
         count += 1
         if size == 1:
             break
-        trips = max(up(folds, size - 1), int64(trips * 1.05) if trips > MOST_TRIPS else 0)
+        trips = max(up(folds, size - 1), int(trips * 1.05) if trips > MOST_TRIPS else 0)
     out[count - 1] = min(grain, extent)
     return count
 
 
 @leaf
-def cycles_of(problem, machine, rate, flow, chunks, out):
-    """Cold fill, issue, drain and streaming cycles of all products, with the streamed dimension in chunks, into `out`.
+def cycles_of(problem, machine, rate, flow, tile, out):
+    """Cold fill, issue, drain and streaming cycles of all products, with the streamed dimension cut at every `tile`, into `out`.
 
     One tile after another, column folds outside, row folds inside, each at least as long as the preload of the next.
     """
@@ -78,8 +83,8 @@ def cycles_of(problem, machine, rate, flow, chunks, out):
     edge_rows, edge_cols = on_rows - (row_folds - 1) * rows, on_cols - (col_folds - 1) * cols
     tiles = products * row_folds * col_folds
     copies = max(1, arrays // tiles)
-    total = max(1, int64(np.ceil(up(length, copies) / rate)))
-    piece = up(total, chunks)
+    total = max(1, int(np.ceil(up(length, copies) / rate)))
+    piece = min(total, max(1, int(np.ceil(up(tile, copies) / rate))))
     pieces = up(total, piece)
     issue, before_last, last_column, steps, ahead = 0, 0, 0, 0, 0
     for kind in range(2):  # full chunks, then the last
@@ -188,7 +193,7 @@ def first_bytes(problem, machine, flow):
 def time_of(problem, first, cycles, size, bytes_per_cycle):
     """Cycles until all products are done: the first operands, then the longer of the array and the DRAM port."""
     rest = (problem[PRODUCTS] * size - first) / bytes_per_cycle
-    return first / bytes_per_cycle + max(float64(cycles[0] + cycles[1] + cycles[2]), rest)
+    return first / bytes_per_cycle + max(float(cycles[0] + cycles[1] + cycles[2]), rest)
 
 
 @leaf
@@ -204,7 +209,7 @@ def search_flow(problem, machine, rate, bytes_per_cycle, flow, scratch, best, pl
     grain_m = machine[COLS] if flow == IS else (machine[ROWS] if flow == OS else 1)
     grain_n = machine[COLS] if flow != IS else 1
     grain_k = machine[ROWS] if flow != OS else 1
-    first = first_bytes(problem, machine, flow)
+    first, every_k = first_bytes(problem, machine, flow), flow == OS and problem[K] <= MOST_TRIPS
     of_m, of_n, of_k, cycles, moved = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     count_m = sizes_of(problem[M], grain_m, of_m)
     count_n = sizes_of(problem[N], grain_n, of_n)
@@ -215,6 +220,7 @@ def search_flow(problem, machine, rate, bytes_per_cycle, flow, scratch, best, pl
             trips_n, done = up(problem[N], of_n[j]), 0
             for h in range(count_k):
                 trips_k = up(problem[K], of_k[h])
+                streamed = of_m[i] if flow == WS else (of_n[j] if flow == IS else of_k[h])
                 chunks = trips_m if flow == WS else (trips_n if flow == IS else trips_k)
                 priced = False
                 for granule in range(1, -1, -1):
@@ -224,15 +230,15 @@ def search_flow(problem, machine, rate, bytes_per_cycle, flow, scratch, best, pl
                     if used > problem[SPACE]:
                         continue
                     if not priced:
-                        cycles_of(problem, machine, rate, flow, chunks, cycles)
+                        cycles_of(problem, machine, rate, flow, streamed, cycles)
                         priced = True
-                    if h > 0:  # time and bytes only grow with the number of tiles along k
+                    if h > 0 and not every_k:  # time and bytes only grow with the number of tiles along k
                         done |= 63 << (6 * granule)
                     for order in range(6):
                         traffic(problem, order, trips_m, trips_n, trips_k, flow, granule, moved)
                         size = moved[0] + moved[1] + moved[2]
                         time = time_of(problem, first, cycles, size, bytes_per_cycle)
-                        if better(time, float64(size), best[0], best[1], machine[OBJECTIVE]):
+                        if better(time, float(size), best[0], best[1], machine[OBJECTIVE]):
                             best[0], best[1] = time, size
                             plan[FLOW], plan[TM], plan[TN], plan[TK] = flow, of_m[i], of_n[j], of_k[h]
                             plan[ORDER], plan[GRANULE], plan[USED], plan[CHUNKS] = order, granule, used, chunks
@@ -261,7 +267,8 @@ def search_kernel(problems, machine, rates, bytes_per_cycle, plans):
         for flow in range(3):
             if not machine[FLOWS] >> flow & 1:
                 continue
-            cycles_of(problem, machine, rates[p], flow, 1, scratch[3])
+            length = problem[M] if flow == WS else (problem[N] if flow == IS else problem[K])
+            cycles_of(problem, machine, rates[p], flow, length, scratch[3])
             best[2] = time_of(problem, first_bytes(problem, machine, flow), scratch[3], least_bytes, bytes_per_cycle)
             best[3] = least_bytes
             if better(best[2], best[3], best[0], best[1], machine[OBJECTIVE]):

@@ -261,6 +261,19 @@ def dram_parts(json: Json = False) -> None:
     dram.parts(json)
 
 
+@validate_app.command("claims")
+def validate_claims(
+    pages: Annotated[list[str] | None, typer.Argument(metavar="[PAGE]...", show_default=False,
+                                                      help="Bundled pages of claims, or YAML files. [default: all bundled]")] = None,
+    json: Json = False,
+    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Write the page as this .md file.", show_default=False)] = None,
+) -> None:
+    """Published claims, run: claimed and simulated figures side by side."""
+    from gemvane.commands import validate
+
+    validate.claims(pages or [], json, file)
+
+
 @validate_app.command("oracles")
 def validate_oracles(
     name: Annotated[str, typer.Argument(metavar="NAME", help="ramulator, scalesim, neupims or attacc.", show_default=False)],

@@ -34,8 +34,8 @@ def show(*parts: RenderableType) -> None:
     show_text("".join(f"{line.rstrip(' ')}\n" for line in lines))
 
 
-def show_json(thing: dict[str, Any]) -> None:
-    """Print one JSON object on stdout."""
+def show_json(thing: dict[str, Any] | list[Any]) -> None:
+    """Print one JSON object, or one list of them, on stdout."""
     show_text(as_json(thing))
 
 
@@ -44,7 +44,7 @@ def show_text(text: str) -> None:
     sys.stdout.write(text)
 
 
-def as_json(thing: dict[str, Any]) -> str:
+def as_json(thing: dict[str, Any] | list[Any]) -> str:
     return json.dumps(thing, indent=2, allow_nan=False) + "\n"
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 
 from ..spec import ModelSpec
-from . import bert, deepseek, falcon, gemma, gpt2, llama, moe, opt, vit
+from . import bert, cohere, deepseek, falcon, gemma, gpt2, llama, moe, opt, vit
 from .config import Config, Reader
 
 FAMILIES: dict[str, Reader] = {
@@ -16,6 +16,7 @@ FAMILIES: dict[str, Reader] = {
     **gpt2.READERS,
     **opt.READERS,
     **falcon.READERS,
+    **cohere.READERS,
     **deepseek.READERS,
     **bert.READERS,
     **vit.READERS,

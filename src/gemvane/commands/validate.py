@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,26 @@ def oracles(name: str, table: Path, json: bool, file: Path | None) -> None:
         _screen(found, table, file)
 
 
+def claims(pages: list[str], json: bool, file: Path | None) -> None:
+    """Run published claims and show claimed and simulated figures side by side."""
+    from gemvane import render_claims
+    from gemvane.validate.claims import page, scoreboard
+
+    if file is not None:
+        if file.suffix != ".md":
+            raise ValueError(f"-o {file}: the page is written as .md, not {file.suffix or 'without a suffix'!r}.")
+        output.check_file(file)
+    loaded = [page.load(name) for name in pages or page.names()]
+    rows = scoreboard.run(loaded, _watched)
+    if file is not None:
+        _replace(file, lambda partial: partial.write_text(
+            render_claims.markdown({one.name: one.spec.title for one in loaded}, rows), encoding="utf-8"))
+    if json:
+        output.show_json([row.to_dict() for row in rows])
+    else:
+        output.show(*render_claims.screen(rows), *([] if file is None else ["", f"-> {file}"]))
+
+
 def _read(table: Path) -> pd.DataFrame:
     import pandas as pd
 
@@ -69,7 +89,7 @@ def _compare(name: str) -> Any:
         raise ValueError(f"oracle {name!r} is not there yet in this version of gemvane.") from None
 
 
-def _watched(rows: list[dict[Any, Any]]) -> Iterable[dict[Any, Any]]:
+def _watched(rows: list[Any]) -> Iterable[Any]:
     """The rows; on a terminal, with a bar on stderr."""
     if not sys.stderr.isatty():
         return rows
@@ -90,9 +110,14 @@ def _save(name: str, detail: Any, file: Path) -> None:
 
     if detail is None:
         raise ValueError(f"-o {file}: {name} has no detail by row.")
+    _replace(file, lambda partial: pd.DataFrame(detail).to_csv(partial, index=False))
+
+
+def _replace(file: Path, write: Callable[[Path], object]) -> None:
+    """A file written under another name and renamed: whole or not at all."""
     partial = file.with_name(file.name + ".partial")
     try:
-        pd.DataFrame(detail).to_csv(partial, index=False)
+        write(partial)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
