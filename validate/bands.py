@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gemvane.sim.estimate import estimate_rows
 from gemvane.sim.hardware import load
 from gemvane.workloads.kernels import KERNEL_KINDS, rows_from_table
-from gemvane.workloads.ops import WORK
+from gemvane.workloads.ops import CODE, KINDS, WORK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def usable(table: pd.DataFrame) -> pd.DataFrame:
     """Rows that a model of a single 16-bit kernel can be held against."""
     known = table["gpu"].isin(list(HARDWARE)) & table["op"].isin(list(KERNEL_KINDS)) & table["dtype"].isin(["bf16", "fp16"])
     # A vendor's collective is a library's algorithm over a machine's links, not a kernel of one GPU.
-    alone = ~table["op"].isin(["allreduce", "allgather"])
+    alone = ~table["op"].isin([op for op, kind in KERNEL_KINDS.items() if KINDS[CODE[kind]].work == "collective"])
     eager = table["framework"].str.contains("|".join(EAGER), na=False)
     return table[known & alone & ~eager].reset_index(drop=True)
 
