@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gemvane.sim.schedule import schedule
+import gemvane as gv
+from gemvane.sim.kernels.timeline import FULL
+from gemvane.sim.schedule import Interference, schedule
 
 LAYERS, ROWS_A_LAYER, UNITS = 80, 10, 4
 
@@ -36,3 +38,19 @@ def test_transformer_trace(benchmark: Any, layers: int, steps: int) -> None:
     problem = decode_steps(layers, steps)
     timeline = benchmark(lambda: schedule(**problem))
     assert timeline.makespan_ps >= timeline.busy_ps(UNITS).max()
+
+
+def test_transformer_trace_whose_units_slow_each_other(benchmark: Any) -> None:
+    problem = decode_steps(LAYERS, 64)
+    rate = np.full((3, 3), FULL)
+    rate[1, 2], rate[2, 1] = FULL * 7 // 10, FULL * 9 // 10
+    interference = Interference(np.arange(2 * ROWS_A_LAYER) % 3, rate, UNITS)
+    timeline = benchmark(lambda: schedule(**problem, interference=interference))
+    assert timeline.makespan_ps >= schedule(**problem).makespan_ps
+
+
+def test_decode_iteration_of_npu_and_pim(benchmark: Any) -> None:
+    """GPT-3 7B, 32 layers, batch 256 of mixed lengths on a quarter of four devices: sub-batches tried, contention solved before."""
+    lengths = tuple(np.clip(np.random.default_rng(0).lognormal(5.2, 0.9, 256), 8, 2000).astype(int).tolist())
+    result = benchmark(lambda: gv.run("gpt3-7b", "neupims", batch=256, prompt=lengths, output=1, phase="decode", tp=4))
+    assert result.run.decode.sub_batches == 2

@@ -13,11 +13,14 @@ Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Index = NDArray[np.bool_] | Int64s | slice
 
-CAUSES = ("ideal", "edge", "fill", "preload", "drain", "vector", "memory", "row", "refresh", "link", "launch")
+CAUSES = ("ideal", "edge", "fill", "preload", "drain", "vector", "memory", "row", "precharge", "vector_load",
+          "command", "refresh", "imbalance", "link", "launch")
 """Where an operator's cycles go. ideal: useful work at peak; edge: tiles and waves that are not full, rates under peak;
 fill: pipelines before their first result, first operands on their way; preload: an array waiting for its next stationary tile;
 drain: last sums leaving an array; vector: waiting for the vector unit beside; memory: waiting for main memory beyond the compute;
-row: opening and closing DRAM rows for PIM; refresh: DRAM refresh; link: other devices; launch: fixed cost of starting the operator."""
+row: opening DRAM rows for PIM; precharge: closing them; vector_load: vectors on their way into PIM's buffers; command: slots of the
+command bus for headers and changes of mode; refresh: DRAM refresh and the wait for it; imbalance: channels that wait for the fullest;
+link: other devices; launch: fixed cost of starting the operator. Of PIM each but imbalance is the mean over the channels."""
 
 BOUNDS = ("compute", "memory", "vector", "pim", "link", "launch")
 

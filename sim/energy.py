@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .calibration import energy_of, price_factor
 from .costs import ACTIONS, Floats, Int64s
 from .hardware import Hardware
+from .schema import Gpu
 
 COMPONENTS = {
     "mac": tuple(a for a in ACTIONS if a.startswith("mac_")),
@@ -23,11 +25,14 @@ COMPONENTS = {
 
 
 def prices_pj(hardware: Hardware, used: Int64s) -> Floats:
-    """Price of each action of ACTIONS in pJ: a byte costs eight bits.
+    """Price of each action of ACTIONS in pJ: a byte costs eight bits. A GPU's are what was fitted to its power meter.
 
     `used` counts each action; one that is used and has no price raises ValueError with its name.
     """
     known = hardware.prices
+    fitted = next((energy_of(unit.calibration) for unit in hardware.spec.units.values() if isinstance(unit, Gpu)), None)
+    if fitted is not None:
+        known = {action: price * price_factor(fitted, action) for action, price in known.items()}
     missing = [a for a, count in zip(ACTIONS, used, strict=True) if count and a not in known]
     if missing:
         raise ValueError(f"{hardware.name}: no energy price for {', '.join(missing)}. Add energy.prices.{missing[0]}.")

@@ -10,7 +10,9 @@ import numpy as np
 from gemvane.workloads.ops import CODE, SHAPE, WORK, Int64s, derive
 from gemvane.workloads.trace import Trace
 
+from .devices.pim_channel import key_of, softmax_outside
 from .hardware import Hardware
+from .schema import Pim
 
 PIM_PARTS = (("attention_score", "score"), ("softmax", "softmax"), ("attention_value", "value"))
 """Attention over the cache as PIM runs it: q . K in memory, softmax on the vector unit, p . V in memory."""
@@ -34,9 +36,14 @@ def placements(hardware: Hardware, trace: Trace) -> list[Placement]:
 
 def lower_to(trace: Trace, hardware: Hardware, placement: Placement) -> Trace:
     """The trace in the operators that this hardware runs."""
-    unit = placement.get("attention_decode")
-    on_pim = unit is not None and hardware.spec.units[unit].kind == "pim"
-    return split_attention(trace) if on_pim else trace
+    pim = _cache_in(hardware, placement)
+    return split_attention(trace) if pim is not None and softmax_outside(key_of(pim)) else trace
+
+
+def _cache_in(hardware: Hardware, placement: Placement) -> Pim | None:
+    """The PIM unit in whose memory the cache lies; None where attention runs elsewhere."""
+    unit = hardware.spec.units.get(placement.get("attention_decode", ""))
+    return unit if isinstance(unit, Pim) else None
 
 
 def split_attention(trace: Trace) -> Trace:
@@ -79,11 +86,16 @@ def units_for(work: str, hardware: Hardware) -> list[str]:
 
 
 def assign(trace: Trace, hardware: Hardware, placement: Placement) -> Int64s:
-    """Index of the unit (in the hardware's order) of each row. ValueError where no unit takes a class of work."""
+    """Index of the unit (in the hardware's order) of each row; appends to a cache in PIM memory are the PIM's.
+
+    ValueError where no unit takes a class of work.
+    """
     order = {name: i for i, name in enumerate(hardware.spec.units)}
     work = trace.rows.work
     unit_of = np.full(len(WORK), -1, np.int64)
     for code in np.unique(work).tolist():
         units_for(WORK[code], hardware)
         unit_of[code] = order[placement[WORK[code]]]
-    return unit_of[work]
+    if _cache_in(hardware, placement) is None:
+        return unit_of[work]
+    return np.where(trace.rows.kind == CODE["kv_append"], order[placement["attention_decode"]], unit_of[work])

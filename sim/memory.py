@@ -10,8 +10,10 @@ from gemvane.workloads import lower
 from gemvane.workloads.lower import prompt_lengths
 from gemvane.workloads.ops import DTYPE_BITS
 from gemvane.workloads.scenario import Scenario
+from gemvane.workloads.sparsity import weight_bits
 from gemvane.workloads.spec import MLA, ModelSpec
 
+from .devices.pim_place import place
 from .hardware import Hardware
 from .schema import Pim
 from .units import show
@@ -31,15 +33,20 @@ class Memory:
     weights_room_bytes: int
     kv_room_bytes: int
     """Room for the cache: the PIM memory where the cache has one of its own, else what the weights leave."""
+    channels: int = 1
+    """PIM channels over which the cache is spread."""
+    channel_bytes: int = 0
+    """Cache of the fullest channel where a request, or a KV head of one, lives in one channel as a whole; 0 elsewhere."""
 
     @property
     def fits(self) -> bool:
-        return self.weights_bytes <= self.weights_room_bytes and self.kv_cache_bytes <= self.kv_room_bytes
+        return (self.weights_bytes <= self.weights_room_bytes and self.kv_cache_bytes <= self.kv_room_bytes
+                and self.channel_bytes <= self.kv_room_bytes // self.channels)
 
 
 def weights_bytes(spec: ModelSpec, scenario: Scenario) -> int:
     """Weights of one device: an even share of all parameters, rounded up."""
-    return -(-spec.parameters * DTYPE_BITS[scenario.weights] // (8 * scenario.tp * scenario.pp))
+    return -(-weight_bits(spec, scenario) // (8 * scenario.tp * scenario.pp))
 
 
 def kv_cache_bytes(spec: ModelSpec, scenario: Scenario) -> int:
@@ -64,12 +71,40 @@ def use(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
     main = hardware.spec.memory.capacity
     pims = [u for u in hardware.spec.units.values() if isinstance(u, Pim)]
     own = next((pim.capacity for pim in pims if pim.capacity), None)
-    return Memory(weights, kv, main + (own or 0), main, own if own is not None else max(0, main - weights))
+    room = own if own is not None else max(0, main - weights)
+    pim = _cache_in(hardware)
+    if pim is None or spec.encoder:
+        return Memory(weights, kv, main + (own or 0), main, room)
+    fullest = 0 if pim.placement == "split" else _fullest_channel(spec, scenario, pim, kv)
+    return Memory(weights, kv, main + (own or 0), main, room, pim.channels, fullest)
+
+
+def _cache_in(hardware: Hardware) -> Pim | None:
+    """The PIM unit that reads the cache, if nothing else may."""
+    unit = hardware.spec.units.get(str(hardware.spec.mapping.get("attention_decode", "")))
+    return unit if isinstance(unit, Pim) else None
+
+
+def _fullest_channel(spec: ModelSpec, scenario: Scenario, pim: Pim, kv_bytes: int) -> int:
+    """Cache bytes of the fullest channel, longest request first to the emptiest: policies that weigh by time come close to it."""
+    prompts = prompt_lengths(spec, scenario)
+    final = prompts[scenario.held(prompts)] + (0 if scenario.phase == "prefill" else scenario.decode_steps)
+    heads = 1
+    if pim.whole == "head":
+        shared_by = 1 if scenario.by_request else scenario.tp
+        heads = min(1 if isinstance(layer.mixer, MLA) else max(1, layer.mixer.heads_kv // shared_by) for layer in spec.layers)
+    items = np.repeat(final, heads)
+    channel = place("greedy", items, pim.channels).channel
+    return -(-kv_bytes * int(np.bincount(channel, items, pim.channels).max()) // int(items.sum()))
 
 
 def check(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
-    """The memory use. ValueError where it does not fit, with what is needed, what there is, and ways out."""
-    memory = use(spec, scenario, hardware)
+    """The memory use. ValueError where it does not fit, with what is needed, what there is, and ways out; and for a type of the cache
+    that the units which read it do not multiply."""
+    memory, pim = use(spec, scenario, hardware), _cache_in(hardware)
+    if pim is not None and scenario.kv not in pim.operands and not spec.encoder:
+        raise ValueError(f"{hardware.name}: the PIM unit's operands have no {scenario.kv}, the type of the cache. "
+                         f"Use --kv-dtype {_either(list(pim.operands))}.")
     if memory.fits:
         return memory
     need = f"{show(memory.weights_bytes, 'B')} of weights + {show(memory.kv_cache_bytes, 'B')} of KV cache"
@@ -77,8 +112,13 @@ def check(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
     have = show(memory.weights_room_bytes, "B")
     if memory.capacity_bytes > memory.weights_room_bytes:
         have += f" + {show(memory.kv_room_bytes, 'B')} for the cache"
-    raise ValueError(f"{spec.name} needs {need}{share}, {hardware.name} has {have}: "
-                     f"use {_either(_ways_out(spec, scenario, hardware))}.")
+    ways = _ways_out(spec, scenario, hardware)
+    if memory.channel_bytes and memory.kv_cache_bytes <= memory.kv_room_bytes and memory.weights_bytes <= memory.weights_room_bytes:
+        room = memory.kv_room_bytes // memory.channels
+        have += (f", but each of its {memory.channels} PIM channels only {show(room, 'B')}, and the fullest would get "
+                 f"{show(memory.channel_bytes, 'B')}")
+        ways.insert(0, "placement: split for the PIM unit")
+    raise ValueError(f"{spec.name} needs {need}{share}, {hardware.name} has {have}: use {_either(ways)}.")
 
 
 def _either(ways: list[str]) -> str:
@@ -115,4 +155,7 @@ def _most_requests(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> i
     memory = use(spec, one, hardware)
     if not memory.fits or memory.kv_cache_bytes == 0:
         return 0
-    return memory.kv_room_bytes // memory.kv_cache_bytes * (scenario.tp if scenario.by_request else 1)
+    whole = memory.kv_room_bytes // memory.kv_cache_bytes
+    if memory.channel_bytes == memory.kv_cache_bytes:  # whole requests in channels
+        whole = memory.kv_room_bytes // memory.channels // memory.channel_bytes * memory.channels
+    return whole * (scenario.tp if scenario.by_request else 1)

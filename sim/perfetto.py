@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 MOST_EVENTS = 1_000_000
+COLOURS = ("thread_state_running", "rail_animation", "thread_state_iowait", "rail_load", "cq_build_passed", "thread_state_runnable")
+"""Names in the viewers' palette, one a sub-batch."""
 
 
 def write(path: str | Path, phases: list[tuple[str, dict[str, Any]]]) -> None:
-    """One event an operator: tid is the unit, ts and dur in microseconds. At most MOST_EVENTS, the first ones."""
+    """One event an operator: tid is the unit, its colour the sub-batch, ts and dur in microseconds; in args what contention added to
+    dur. At most MOST_EVENTS, the first ones."""
     path = Path(path)
     threads: dict[str, int] = {}
     events: list[dict[str, Any]] = []
     for name, columns in phases:
-        rows = zip(*(columns[c] for c in ("step", "op", "layer", "sub_batch", "unit", "start_ps", "end_ps")), strict=True)
-        for step, op, layer, sub_batch, unit, start, end in rows:
+        rows = zip(*(columns[c] for c in ("step", "op", "layer", "sub_batch", "unit", "alone_ps", "start_ps", "end_ps")), strict=True)
+        for step, op, layer, sub_batch, unit, alone, start, end in rows:
             if end == start or len(events) >= MOST_EVENTS:
                 continue
             tid = threads.setdefault(unit, len(threads) + 1)
             events.append({"name": op, "cat": name, "ph": "X", "ts": int(start) / 1e6, "dur": int(end - start) / 1e6, "pid": 1, "tid": tid,
-                           "args": {"layer": int(layer), "sub_batch": int(sub_batch), "step": int(step)}})
+                           "cname": COLOURS[int(sub_batch) % len(COLOURS)],
+                           "args": {"layer": int(layer), "sub_batch": int(sub_batch), "step": int(step),
+                                    "contention_us": int(end - start - alone) / 1e6}})
     names = [{"name": "thread_name", "ph": "M", "pid": 1, "tid": tid, "args": {"name": unit}} for unit, tid in threads.items()]
     text = json.dumps({"traceEvents": names + events, "displayTimeUnit": "ns"}, separators=(",", ":")).encode()
     temporary = path.with_name(path.name + ".partial")

@@ -15,8 +15,8 @@ from gemvane.workloads.ops import KINDS, WORK
 from . import energy, perfetto
 from .confidence import Confidence, judge
 from .costs import BOUNDS, CAUSES, CHOICES, Floats, Int64s
-from .devices import resolve
 from .mapping import choices
+from .overlap import Overlap, overlap, seconds, shares_of_peak
 from .simulate import Phase, Run
 from .units import ps_to_s
 
@@ -104,6 +104,25 @@ class Result:
         shares = np.asarray(busy) / max(1, self.latency_ps)
         return dict(zip(self.run.hardware.spec.units, shares.tolist(), strict=True))
 
+    @cached_property
+    def overlap(self) -> dict[str, Overlap]:
+        """Phase -> how its units shared the time."""
+        return {name: overlap(phase, self.run.hardware) for name, phase in self.run.phases.items()}
+
+    @cached_property
+    def shares_of_peak(self) -> dict[str, dict[str, float]]:
+        """Phase -> unit (and "memory") -> its useful work over what it could do in the time."""
+        return {name: shares_of_peak(phase, self.run.hardware) for name, phase in self.run.phases.items()}
+
+    @property
+    def tried(self) -> list[dict[str, Any]]:
+        """The schedules of the decode steps among which `auto` or a list of units chose the fastest; empty without a choice."""
+        steps = self.run.decode.steps if self.run.decode is not None else 1
+        open_to = [work for work, units in choices(self.run.hardware).items() if len(units) > 1]
+        out = [{"sub_batches": t.sub_batches, "placement": {work: t.placement[work] for work in open_to},
+                "tpot_s": ps_to_s(t.latency_ps) / steps} for t in self.run.tried]
+        return out if len(out) > 1 else []
+
     def bounds(self, phase: str) -> dict[str, float]:
         """Share of a phase's working time by what binds it, largest first."""
         run = self.run.phases[phase]
@@ -129,7 +148,7 @@ class Result:
             for unit, work, ps in zip(phase.unit.tolist(), phase.trace.rows.work.tolist(), time.tolist(), strict=True):
                 key = (kinds[unit], WORK[work])
                 busy[key] = busy.get(key, 0.0) + ps
-        return judge(busy)
+        return judge(busy, self.run.hardware)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -190,7 +209,10 @@ class Result:
                        "capacity_bytes": memory.capacity_bytes},
             "utilisation": self.utilisation,
             "bounds": {phase: self.bounds(phase) for phase in run.phases},
+            "shares_of_peak": self.shares_of_peak,
+            "overlap": {phase: shared.to_dict(list(run.hardware.spec.units)) for phase, shared in self.overlap.items()},
             "placement": self.placement,
+            "tried": self.tried,
             "ops": self.ops_table(),
             "confidence": {"label": self.confidence.label, "band": list(self.confidence.band),
                            "energy_band": list(self.confidence.energy_band), "source": self.confidence.source},
@@ -246,7 +268,7 @@ def _ops(name: str, phase: Phase, run: Run) -> list[dict[str, Any]]:
     units = list(run.hardware.spec.units)
     rows = phase.trace.rows
     dynamic = energy.energy_pj(phase.actions, run.hardware) * PJ * run.scenario.tp
-    by_cause = _seconds(phase, run)
+    by_cause = seconds(phase, run.hardware)
     out = []
     for code in dict.fromkeys(rows.name.tolist()):
         index = np.flatnonzero(rows.name == code)
@@ -276,21 +298,13 @@ def _intervals(name: str, phase: Phase, run: Run, start_ps: int, steps: int | No
         "layer": np.tile(rows.layer, steps),
         "sub_batch": np.tile(rows.sub_batch, steps),
         "unit": np.tile(labels[rows.stage * len(units) + phase.unit], steps),
+        "alone_ps": phase.alone_ps[:count],
         "start_ps": phase.timeline.start_ps[:count] + start_ps,
         "end_ps": phase.timeline.end_ps[:count] + start_ps,
     }
 
 
-def _seconds(phase: Phase, run: Run) -> Floats:
-    """[entry, cause] seconds of work over all steps, once for each entry."""
-    freq = np.array([machine.freq_hz for machine in resolve(run.hardware.spec).values()], np.float64)
-    unit_of_entry = np.zeros(phase.cycles.shape[0], np.int64)
-    unit_of_entry[phase.alike] = phase.unit
-    seconds: Floats = phase.cycles / freq[unit_of_entry][:, None]
-    return seconds
-
-
 def causes_s(result: Result, phase: str) -> dict[str, float]:
     """Seconds of work of a phase by cause (see costs.CAUSES), summed over operators and units."""
     run = result.run.phases[phase]
-    return dict(zip(CAUSES, (_repeats(run) @ _seconds(run, result.run)).tolist(), strict=True))
+    return dict(zip(CAUSES, (_repeats(run) @ seconds(run, result.run.hardware)).tolist(), strict=True))

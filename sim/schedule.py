@@ -4,18 +4,22 @@ The tie rule, which every engine here keeps: at one instant, all completions com
 each idle unit takes its lowest-numbered ready operator. An operator of zero duration completes at the instant of its
 start: once every unit has had its turn, completions are again processed first, then again units in index order, until
 nothing changes. Units of one exclusive group never run at the same time: a unit whose group is busy is not idle.
+
+Operators that run at the same time on units of one device may slow each other (`Interference`): when what runs has changed, after every
+unit had its turn, an operator whose speed is now another goes on with what is left of its work at that speed. Work is counted in whole ps
+at full speed, done work rounded down, so that no operator is ever early.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .kernels.timeline import schedule_kernel
+from .kernels.timeline import FULL, SLOWEST, schedule_kernel
 
 if TYPE_CHECKING:
     import simpy
@@ -23,6 +27,20 @@ if TYPE_CHECKING:
 Int64s = NDArray[np.int64]
 _MAX_ROWS = 2**31 - 1
 _MAX_PS = 2**62
+
+
+class Interference(NamedTuple):
+    """How fast operators go beside each other."""
+
+    kind: ArrayLike
+    """Of each column of durations: 0 for what neither slows nor is slowed."""
+    rate: ArrayLike
+    """[kind a, kind b] speed of a beside b in parts of kernels.timeline.FULL, from SLOWEST to FULL. Beside several: the product."""
+    device_units: int
+    """Units of a device, neighbours by number; only they interfere."""
+
+
+NONE = Interference(np.zeros(0, np.int64), np.full((1, 1), FULL), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +64,7 @@ class Timeline:
         return int(self.end_ps.max(initial=0))
 
     def busy_ps(self, unit_count: int) -> Int64s:
-        """Time each of `unit_count` units spends running operators."""
+        """Time each of `unit_count` units spends running operators, at whatever speed."""
         busy = np.zeros(unit_count, np.int64)
         np.add.at(busy, self.unit, (self.end_ps - self.start_ps).reshape(self.steps, self.rows).sum(axis=0))
         return busy
@@ -70,6 +88,9 @@ class _Problem:
     next_ptr: Int64s
     next_idx: Int64s
     groups: Int64s
+    kind: Int64s
+    rate: Int64s
+    device_units: int
 
 
 def schedule(
@@ -82,6 +103,7 @@ def schedule(
     duration_index: ArrayLike | None = None,
     next_preds_ptr: ArrayLike | None = None,
     next_preds_idx: ArrayLike | None = None,
+    interference: Interference = NONE,
 ) -> Timeline:
     """Start and end of every operator, in ps, under the tie rule of this module.
 
@@ -90,7 +112,7 @@ def schedule(
     `duration_ps[s, duration_index[r]]` (column r without an index) and also waits for the rows `next_preds_*` of step s - 1.
     `groups` has one entry a unit: the number of its exclusive group, or -1.
     """
-    p = _check(unit, duration_ps, preds_ptr, preds_idx, groups, duration_index, next_preds_ptr, next_preds_idx)
+    p = _check(unit, duration_ps, preds_ptr, preds_idx, groups, duration_index, next_preds_ptr, next_preds_idx, interference)
     steps, rows = p.duration_ps.shape[0], p.unit.size
     start_ps = np.full(steps * rows, -1, np.int64)
     end_ps = np.full(steps * rows, -1, np.int64)
@@ -98,8 +120,9 @@ def schedule(
     next_ptr, next_idx = _successors(p.next_ptr, p.next_idx)
     indegree, carried = np.diff(p.preds_ptr), np.diff(p.next_ptr)
     scheduled = schedule_kernel(
-        p.unit, p.duration_ps, p.duration_index, succ_ptr, succ_idx, next_ptr, next_idx, indegree, carried, p.groups, start_ps, end_ps
-    )
+        p.unit, p.duration_ps, p.duration_index, succ_ptr, succ_idx, next_ptr, next_idx, indegree, carried, p.groups, p.kind, p.rate,
+        p.device_units, start_ps, end_ps
+    )  # fmt: skip
     if scheduled < steps * rows:
         raise ValueError(f"predecessors form a cycle: {_cycle(p, start_ps[:rows] >= 0)}")
     return Timeline(p.unit, start_ps, end_ps, steps)
@@ -132,9 +155,10 @@ def schedule_simpy(
     duration_index: ArrayLike | None = None,
     next_preds_ptr: ArrayLike | None = None,
     next_preds_idx: ArrayLike | None = None,
+    interference: Interference = NONE,
 ) -> Timeline:
     """What `schedule` returns, from a readable discrete-event model that looks at every operator at every instant: the reference."""
-    p = _check(unit, duration_ps, preds_ptr, preds_idx, groups, duration_index, next_preds_ptr, next_preds_idx)
+    p = _check(unit, duration_ps, preds_ptr, preds_idx, groups, duration_index, next_preds_ptr, next_preds_idx, interference)
     reference = _Reference(p)
     reference.run()
     if min(reference.start_ps, default=0) < 0:
@@ -164,6 +188,10 @@ class _Reference:
         self.end_ps = [-1] * len(self.unit)
         self.running: dict[int, int] = {}
         self.asked = False
+        self.kind = np.resize(p.kind, p.duration_ps.shape[1])[p.duration_index].tolist() * steps
+        self.rate, self.device_units = p.rate.tolist(), p.device_units
+        self.speed, self.changes = [FULL] * len(self.unit), [0] * len(self.unit)
+        self.since_ps, self.left_ps = [0] * len(self.unit), self.duration_ps.copy()
 
     def run(self) -> None:
         """Simulate until nothing is left to start."""
@@ -187,14 +215,33 @@ class _Reference:
             ready = [v for v, preds in enumerate(self.waits_for) if self.unit[v] == u and not preds and self.start_ps[v] < 0]
             if ready and not self.blocked(u):
                 self.running[u] = ready[0]
-                self.env.process(self.operator(ready[0]))
+                self.start_ps[ready[0]] = self.since_ps[ready[0]] = int(self.env.now)
+                self.env.process(self.operator(ready[0], 0, self.duration_ps[ready[0]]))
+        self.keep_pace()
 
     def blocked(self, u: int) -> bool:
         return u in self.running or any(self.groups[u] == self.groups[other] != -1 for other in self.running)
 
-    def operator(self, v: int) -> Generator[simpy.Event, None, None]:
-        self.start_ps[v] = int(self.env.now)
-        yield self.env.timeout(self.duration_ps[v])
+    def keep_pace(self) -> None:
+        """Everything that runs goes on at the speed that what runs beside it leaves it."""
+        now = int(self.env.now)
+        for u, v in self.running.items():
+            beside = [w for other, w in self.running.items() if other != u and other // self.device_units == u // self.device_units]
+            speed = FULL
+            for w in beside:
+                speed = speed * self.rate[self.kind[v]][self.kind[w]] // FULL
+            speed = max(speed, SLOWEST)
+            if speed != self.speed[v]:
+                self.left_ps[v] -= (now - self.since_ps[v]) * self.speed[v] // FULL
+                self.speed[v], self.since_ps[v] = speed, now
+                self.changes[v] += 1
+                self.env.process(self.operator(v, self.changes[v], -(-self.left_ps[v] * FULL // speed)))
+
+    def operator(self, v: int, changes: int, rest_ps: int) -> Generator[simpy.Event, None, None]:
+        """The end of an operator, unless its speed changes before."""
+        yield self.env.timeout(rest_ps)
+        if changes != self.changes[v]:
+            return
         self.end_ps[v] = int(self.env.now)
         del self.running[self.unit[v]]
         for preds in self.waits_for:
@@ -211,6 +258,7 @@ def _check(
     duration_index: ArrayLike | None,
     next_preds_ptr: ArrayLike | None,
     next_preds_idx: ArrayLike | None,
+    interference: Interference,
 ) -> _Problem:
     """The arguments as int64 columns that a kernel may index without looking, or a ValueError that names the row."""
     units = _column("unit", unit)
@@ -235,7 +283,8 @@ def _check(
         carried = np.zeros(rows + 1, np.int64), np.zeros(0, np.int64)
     else:
         carried = _check_preds("next_preds", next_preds_ptr, next_preds_idx, rows)
-    return _Problem(units, durations, index, *preds, *carried, group)
+    kind, rate = _check_interference(interference, durations, index, group.size)
+    return _Problem(units, durations, index, *preds, *carried, group, kind, rate, interference.device_units)
 
 
 def _integers(name: str, values: ArrayLike) -> Int64s:
@@ -278,6 +327,30 @@ def _check_durations(durations: Int64s, index: Int64s) -> None:
     used = np.bincount(index, minlength=durations.shape[1])
     if float((durations.astype(np.float64) @ used).sum()) > _MAX_PS:
         raise ValueError(f"durations add up to more than {_MAX_PS} ps, the longest time that can be scheduled (53 days)")
+
+
+def _check_interference(interference: Interference, durations: Int64s, index: Int64s, units: int) -> tuple[Int64s, Int64s]:
+    rate = np.ascontiguousarray(_integers("rate", interference.rate))
+    if interference is NONE:
+        return np.zeros(0, np.int64), rate
+    kind = _column("kind", interference.kind)
+    if rate.ndim != 2 or rate.shape[0] != rate.shape[1]:
+        raise ValueError(f"rate: want as many rows as columns, got {' x '.join(map(str, rate.shape))}")
+    if kind.size != durations.shape[1]:
+        raise ValueError(f"kind has {kind.size} entries for {durations.shape[1]} columns of durations")
+    wrong = np.flatnonzero((kind < 0) | (kind >= rate.shape[0]))
+    if wrong.size:
+        raise ValueError(f"column {wrong[0]}: kind = {kind[wrong[0]]}, want 0 to {rate.shape[0] - 1}")
+    if rate.min() < SLOWEST or rate.max() > FULL or (rate[0] < FULL).any() or (rate[:, 0] < FULL).any():
+        raise ValueError(f"rate: want {SLOWEST} to {FULL}, and {FULL} for and beside kind 0")
+    if interference.device_units < 1 or units % interference.device_units:
+        raise ValueError(f"device_units = {interference.device_units}: want a divisor of {units}, the number of units")
+    used = np.bincount(index, minlength=durations.shape[1])
+    slowest = max(SLOWEST / FULL, (float(rate.min()) / FULL) ** (interference.device_units - 1))
+    if float((durations.astype(np.float64) @ used).sum()) > _MAX_PS * slowest:
+        raise ValueError(f"durations add up to more than {_MAX_PS * slowest:.3g} ps, the longest time that can be scheduled where "
+                         f"operators may slow each other to {slowest:.2g} of their speed")
+    return kind, rate
 
 
 def _check_preds(name: str, ptr: ArrayLike, idx: ArrayLike, rows: int) -> tuple[Int64s, Int64s]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from gemvane.workloads.ops import DTYPE_BITS
+from gemvane.workloads.ops import DTYPE_BITS, GROUP, INDEX_BITS, KEPT, SPARSITIES
 
 from .quantity import (
     Bandwidth,
@@ -90,6 +90,10 @@ class Gpu(Strict):
     l2_bandwidth: Bandwidth
     kernel_floor: Time
     """Shortest time of a kernel inside a CUDA graph: launch, prologue and epilogue together."""
+    matrix_unit: Literal["synchronous", "asynchronous"] = "synchronous"
+    """asynchronous: loads and matrix instructions run on their own and thread blocks share operands (TMA, warp-group MMA, clusters)."""
+    calibration: str | None = None
+    """Whose fitted parameters it runs with: a file under hw_configs/calibration/, or a path; its own, or a relative's."""
 
     @model_validator(mode="after")
     def _peak_is_macs_times_clock(self) -> Gpu:
@@ -116,6 +120,16 @@ class Buffers(Strict):
     output: Size
 
 
+def _pattern(value: object) -> str:
+    if value not in SPARSITIES[1:]:
+        known = ", ".join(SPARSITIES[1:])
+        raise ValueError(f"{value!r} is no pattern. Expected one of {known}, in quotes (a bare 2:4 is a number in YAML).")
+    return str(value)
+
+
+Pattern = Annotated[str, BeforeValidator(_pattern), WithJsonSchema({"enum": list(SPARSITIES[1:])})]
+
+
 class Systolic(Strict):
     kind: Literal["systolic"]
     clock: Frequency
@@ -125,6 +139,10 @@ class Systolic(Strict):
     macs_per_cell: dict[Dtype, PerCell]
     """Multiply-adds of one cell in one clock, by operand type; a share ("25 %") where several passes are needed."""
     peak: dict[Dtype, ComputeRate]
+    sparsity: list[Pattern] = Field(default_factory=list)
+    """Patterns of weights that the cells can hold compressed, N rows of cells for M of the matrix; weight-stationary only. Each cell
+    picks its activation by the index that it holds, so M activations a cycle go past each N rows, and the buffers are taken to
+    deliver them. Left out: weights are dense."""
     dataflow: Literal["ws", "os", "is", "auto"] = "ws"
     weight_double_buffer: bool = True
     """Load the next stationary tile behind the stream of this one."""
@@ -145,12 +163,20 @@ class Systolic(Strict):
         return self
 
     @model_validator(mode="after")
+    def _sparse_weights_stay(self) -> Systolic:
+        if self.sparsity and self.dataflow not in ("ws", "auto"):
+            raise ValueError(f"sparsity needs stationary weights but dataflow is {self.dataflow}. Expected ws or auto")
+        return self
+
+    @model_validator(mode="after")
     def _some_tile_fits(self) -> Systolic:
         """Half of the memory may be taken by activations that stay between operators."""
         bits = max(DTYPE_BITS[dtype] for dtype in self.macs_per_cell)
         flows = ("ws", "os", "is") if self.dataflow == "auto" else (self.dataflow,)
         needs = [least_tiles(self.rows, self.cols, flow, bits, bits) for flow in flows]
-        least = 2 * min(sum(need) for need in needs)
+        patterns = [SPARSITIES.index(pattern) for pattern in self.sparsity]
+        sparse = [least_tiles(self.rows, self.cols, "ws", bits * int(GROUP[p] // KEPT[p]), bits + int(INDEX_BITS[p])) for p in patterns]
+        least = 2 * max(min(sum(need) for need in needs), *(sum(need) for need in sparse), 0)
         if self.sram < least:
             raise ValueError(f"sram is {self.sram} B. The least that works under {self.rows} x {self.cols} cells is {least} B: half of it "
                              "for two tiles of each operand, half for activations")
@@ -158,9 +184,10 @@ class Systolic(Strict):
             sizes = dict(self.buffers)
             if sum(sizes.values()) > self.sram:
                 raise ValueError(f"buffers add up to {show(sum(sizes.values()), 'B')} but sram is {show(self.sram, 'B')}")
-            for name, size, *need in zip(sizes, sizes.values(), *needs, strict=True):
-                if size < min(need):
-                    raise ValueError(f"buffers.{name} is {show(size, 'B')} but two tiles of it are {show(min(need), 'B')}")
+            for i, (name, size) in enumerate(sizes.items()):
+                need = max(min(each[i] for each in needs), *(each[i] for each in sparse), 0)
+                if size < need:
+                    raise ValueError(f"buffers.{name} is {show(size, 'B')} but two tiles of it are {show(need, 'B')}")
         return self
 
 
@@ -173,49 +200,46 @@ class Vector(Strict):
 
 
 class Pim(Strict):
-    """Multiply-accumulate units in the DRAM banks. Timings are cycles of `clock`, with their JEDEC names."""
+    """Multiply-accumulate units in the DRAM; commands, timings and geometry are those of `part`."""
 
     kind: Literal["pim"]
-    clock: Frequency
+    part: str
+    """Memory part with PIM commands: a file under hw_configs/memory/, or a path."""
     channels: Count
-    ranks: PowerOfTwo
-    bank_groups: PowerOfTwo
-    banks_per_group: PowerOfTwo
-    row: Size
-    """One row of one bank, as the dot-product units see it."""
-    lanes: PowerOfTwo
-    """16-bit multiply-adds of one bank in one dot-product step."""
-    activate_banks: PowerOfTwo
-    """Banks that one activation command opens."""
-    buffers: Literal["single", "dual"]
-    placement: Literal["request", "head"] = "request"
-    """What lives whole in one channel: a request with all its heads, or one KV head of a request."""
-    step_cycles: Count
-    """Cycles from one dot-product step to the next."""
-    min_steps: Count
-    """Depth of the dot-product pipeline: a shorter product takes as long as this many steps."""
-    n_rcd: Count
-    n_rp: Count
-    n_rtp: Count
-    n_faw: Count
-    """Window of four single-bank activations; an activation of four banks fills it."""
-    n_rfc: Count
-    n_refi: Count
-    gwrite_cycles: Count
-    """Time to load one row of vector data into the channel's global buffer."""
-    precharge_commands: Count
-    """Commands that close the PIM row of every bank: one a bank, or 1 where an all-bank precharge exists."""
-    external_bandwidth: Bandwidth
-    """Ordinary bandwidth of the memory in which the PIM units sit."""
+    buffers: Literal["single", "dual"] = "single"
+    """Row buffers of a bank."""
+    level: Literal["bank", "bank-group", "buffer"] = "bank"
+    """Where AttAcc's units are."""
+    layout: Literal["heads", "tokens"] = "heads"
+    """What a row of keys holds under Newton's commands: one token's keys of several heads, or several tokens' keys of one head."""
+    whole: Literal["request", "head"] = "request"
+    """What lives in one channel unless `placement` is split: a request with all its heads, or one KV head of a request."""
+    placement: Literal["round-robin", "greedy", "neupims-alg1", "balance", "split"] = "greedy"
+    """Which channel: in turn; heaviest first to the least loaded, weighed by cycles or by NeuPIMs' estimate; the least maximum;
+    or every request's tokens over all channels."""
+    operands: dict[Dtype, PerCell]
+    """Multiply-adds of one lane in one step, by type of the cache; a share where it takes several steps."""
+    vector_buffer: Size | None = None
+    """Left out: that of the part."""
+    levels: dict[Literal["pseudochannel", "rank", "bank_group", "bank"], PowerOfTwo] = Field(default_factory=dict)
+    timings: dict[str, Count] = Field(default_factory=dict)
+    """Numbers of the part that are others here."""
     capacity: Size | None = None
     """Memory of its own, beside the device's main memory; the KV cache lives there. Left out: PIM sits in main memory."""
 
-    @model_validator(mode="after")
-    def _activation_fits(self) -> Pim:
-        banks = self.ranks * self.bank_groups * self.banks_per_group
-        if self.activate_banks > banks:
-            raise ValueError(f"activate_banks is {self.activate_banks} but a channel has {banks} banks")
-        return self
+
+class CacheLevel(Strict):
+    size: Size
+    """Of one cache: that of a core where each has its own, the whole where all share it."""
+    bandwidth: Bandwidth
+    """Of all cores together, reading."""
+
+
+class RegisterTile(Strict):
+    """Output elements that a core keeps in registers during a matmul."""
+
+    rows: Count
+    cols: Count
 
 
 class Cpu(Strict):
@@ -224,12 +248,23 @@ class Cpu(Strict):
     num_cores: Count
     macs_per_core: dict[Dtype, Count]
     peak: dict[Dtype, ComputeRate]
-    sustained: Share = 1.0
-    cache: Size
+    tile: RegisterTile
+    sustained: dict[Dtype, Share] = Field(default_factory=dict)
+    """Share of `peak` that whole tiles of a matmul reach; 1 for a type that is left out."""
+    vector_sustained: Share = 1.0
+    """Share of the fp32 rate that everything else reaches."""
+    overlap: Share = 1.0
+    """Share of computing and moving, of the shorter of the two, that hides behind the longer."""
+    l1: CacheLevel
+    l2: CacheLevel
+    l3: CacheLevel | None = None
     op_overhead: Time
+    """Fixed cost of an operator: the framework's call and the barrier of its threads."""
 
     @model_validator(mode="after")
     def _peak_is_macs_times_clock(self) -> Cpu:
+        if "fp32" not in self.macs_per_core:
+            raise ValueError("macs_per_core has no fp32, which is the rate of the vector units")
         counted = {dtype: 2 * macs * self.num_cores * self.clock for dtype, macs in self.macs_per_core.items()}
         _check_peaks("peak", self.peak, "macs_per_core", counted)
         return self
@@ -265,7 +300,7 @@ WorkClass = Literal["matmul", "attention_prefill", "attention_decode", "vector",
 _ALL_BUT_LINKS = ("matmul", "attention_prefill", "attention_decode", "vector", "move")
 CAN_RUN: dict[str, tuple[str, ...]] = {
     "gpu": _ALL_BUT_LINKS, "cpu": _ALL_BUT_LINKS, "systolic": ("matmul", "attention_prefill", "attention_decode"),
-    "vector": ("vector", "move", "attention_decode"), "pim": ("attention_decode",), "link": ("collective",),
+    "vector": ("vector", "move", "attention_decode"), "pim": ("matmul", "attention_prefill", "attention_decode"), "link": ("collective",),
 }
 """Kind of unit -> the classes of work that its model costs; any other would take no time there."""
 
@@ -274,7 +309,13 @@ class Schedule(Strict):
     """Policies by name; no number here describes silicon."""
 
     sub_batches: SubBatches = 1
-    """Parts into which a decode batch is cut so that units can work on different parts at once; auto: 1 or 2, the faster."""
+    """Parts into which a decode batch is cut so that units can work on different parts at once; auto: 1, 2 or 4, the fastest."""
+    partition: Literal["dealt", "halves", "greedy", "balanced"] = "dealt"
+    """Which request goes to which sub-batch: see workloads.partition.PARTITIONS."""
+    barriers: Literal["none", "stage"] = "none"
+    """none: an operator waits for its operands alone; stage: all units meet where NeuPIMs' stages end (ASPLOS'24)."""
+    contention: Literal["pim-first", "requests-first", "oldest-first", "blocked", "none"] = "pim-first"
+    """Who goes first in a channel that PIM shares with other units: see sim.dram.contend.POLICIES; none: neither slows the other."""
     exclusive: list[list[str]] = Field(default_factory=list)
     """Groups of units of which only one may work at a time (PIM in blocked mode)."""
 
@@ -329,6 +370,11 @@ class HardwareSpec(Strict):
             kind = self.units[unit].kind
             if work not in CAN_RUN[kind]:
                 raise ValueError(f"mapping.{work} names unit {unit!r}, a {kind}, which runs only {', '.join(CAN_RUN[kind])}")
+        for name, pim in ((name, unit) for name, unit in self.units.items() if isinstance(unit, Pim)):
+            pins, room = (self.memory.pins if pim.capacity is None else None), pim.capacity or self.memory.capacity
+            for what, amount in (("pins", pins), ("bytes", room)):
+                if amount is not None and amount % pim.channels:
+                    raise ValueError(f"units.{name}.channels is {pim.channels}, into which the memory's {amount} {what} do not divide")
         for unit in (name for group in self.schedule.exclusive for name in group):
             if unit not in self.units:
                 raise ValueError(f"schedule.exclusive names unit {unit!r}; units are {', '.join(self.units)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,17 +13,28 @@ from gemvane.workloads.scenario import Scenario
 from gemvane.workloads.spec import ModelSpec
 from gemvane.workloads.trace import Trace
 
-from . import devices, mapping, memory
-from .costs import ACTIONS, CAUSES, Int64s
+from . import contention, devices, mapping, memory
+from .costs import ACTION, ACTIONS, CAUSES, Int64s
 from .devices.precision import Rates, used_for
 from .hardware import Hardware
 from .memory import Memory
-from .schedule import Timeline, schedule
-from .schema import Link
+from .schedule import Interference, Timeline, schedule
+from .schema import Link, Pim, Systolic
+from .stages import with_barriers
 from .units import cycles_to_ps_all
 
 NOT_COSTED = ("name", "layer", "stage")
 """Columns that do not change what a row costs: rows alike in all others are costed once."""
+AUTO = (1, 2, 4)
+"""Counts of sub-batches that `auto` tries."""
+
+
+class Waits(NamedTuple):
+    """Who waits for whom: pointers and rows, as a trace has them."""
+
+    here: tuple[Int64s, Int64s]
+    """Rows of the same step."""
+    step_before: tuple[Int64s, Int64s]
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,14 @@ class Phase:
     choice: Int64s
     """[entry] index into costs.CHOICES, of the last step."""
     timeline: Timeline
+    """Operators last their duration, and longer where others slow them."""
+    waits: Waits
     sub_batches: int
+
+    @property
+    def alone_ps(self) -> Int64s:
+        """What each operator would last if nothing slowed it: flat, as the timeline's columns."""
+        return self.duration_ps[:, self.alike].ravel()
 
     @property
     def steps(self) -> int:
@@ -58,6 +76,14 @@ class Phase:
     @property
     def latency_ps(self) -> int:
         return self.timeline.makespan_ps
+
+
+class Tried(NamedTuple):
+    """A schedule of the decode steps that was simulated."""
+
+    sub_batches: int
+    placement: mapping.Placement
+    latency_ps: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +96,8 @@ class Run:
     memory: Memory
     prefill: Phase | None
     decode: Phase | None
+    tried: tuple[Tried, ...]
+    """The schedules of which `decode` is the fastest, in the order of trial."""
     warnings: tuple[str, ...]
 
     @property
@@ -81,30 +109,46 @@ class Run:
 def simulate(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Run:
     """The scenario on the hardware. ValueError before the first cycle for anything that cannot run."""
     warnings = lower.check(spec, scenario) + _check_links(scenario, hardware)
+    _check_sparsity(scenario, hardware)
     used = memory.check(spec, scenario, hardware)
     machines = devices.resolve(hardware.spec)
-    warnings += _fallbacks(scenario, hardware, machines)
-    first = second = None
+    warnings += _fallbacks(scenario, hardware, machines) + contention.warnings(hardware)
+    first = None
     if scenario.phase != "decode":
-        first = _fastest(lower.prefill(spec, scenario, scenario.pp), 1, hardware, machines)
+        first = _fastest([lower.prefill(spec, scenario, scenario.pp)], 1, hardware, machines)[0]
     steps = scenario.decode_steps if scenario.phase == "both" else scenario.output
-    if scenario.phase != "prefill" and not spec.encoder and steps > 0:
-        second = _decode(spec, scenario, hardware, machines, steps)
-    return Run(spec, scenario, hardware, used, first, second, tuple(warnings))
+    if scenario.phase == "prefill" or spec.encoder or steps == 0:
+        return Run(spec, scenario, hardware, used, first, None, (), tuple(warnings))
+    second, tried = _decode(spec, scenario, hardware, machines, steps)
+    return Run(spec, scenario, hardware, used, first, second, tried, tuple(warnings))
 
 
-def _decode(spec: ModelSpec, scenario: Scenario, hardware: Hardware, machines: dict[str, Any], steps: int) -> Phase:
+def _decode(spec: ModelSpec, scenario: Scenario, hardware: Hardware, machines: dict[str, Any],
+            steps: int) -> tuple[Phase, tuple[Tried, ...]]:
     """All decode steps, with the sub-batches of the hardware's policy (never fewer than pipeline stages)."""
+    policy = hardware.spec.schedule
+    channels = max((unit.channels for unit in hardware.spec.units.values() if isinstance(unit, Pim)), default=1)
+    counts = dict.fromkeys(min(scenario.batch, max(n, scenario.pp)) for n in _sub_batches(scenario, hardware))
+    traces = [lower.decode_step(spec, scenario, sub_batches=n, partition=policy.partition, channels=channels) for n in counts]
+    return _fastest(traces, steps, hardware, machines)
+
+
+def _sub_batches(scenario: Scenario, hardware: Hardware) -> tuple[int, ...]:
+    """The counts to try. ValueError for more than requests."""
     asked = hardware.spec.schedule.sub_batches
-    counts = dict.fromkeys(min(scenario.batch, max(n, scenario.pp)) for n in ((1, 2) if asked == "auto" else (asked,)))
-    runs = [_fastest(lower.decode_step(spec, scenario, sub_batches=n), steps, hardware, machines) for n in counts]
-    return min(runs, key=lambda run: run.latency_ps)
+    if asked == "auto":
+        return AUTO
+    if asked > scenario.batch:
+        raise ValueError(f"{hardware.name}: schedule.sub_batches is {asked} but the batch has {scenario.batch} requests. "
+                         "Expected at most one sub-batch a request, or auto.")
+    return (asked,)
 
 
-def _fastest(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, Any]) -> Phase:
-    """The phase with the units that end it first, of those that the hardware offers for each class of work."""
-    runs = [run_phase(trace, steps, hardware, machines, placement) for placement in mapping.placements(hardware, trace)]
-    return min(runs, key=lambda run: run.latency_ps)
+def _fastest(traces: list[Trace], steps: int, hardware: Hardware, machines: dict[str, Any]) -> tuple[Phase, tuple[Tried, ...]]:
+    """The phase that ends first, of the given traces and of the units that the hardware offers for each class of work."""
+    runs = [run_phase(trace, steps, hardware, machines, placement)
+            for trace in traces for placement in mapping.placements(hardware, trace)]
+    return min(runs, key=lambda run: run.latency_ps), tuple(Tried(run.sub_batches, run.placement, run.latency_ps) for run in runs)
 
 
 def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, Any], placement: mapping.Placement) -> Phase:
@@ -120,11 +164,14 @@ def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, 
     count = len(hardware.spec.units)
     placed = trace.rows.stage * count + unit
     stages = int(trace.rows.stage.max()) + 1
-    ptr, idx = _previous_step(trace)
-    timeline = schedule(placed, duration_ps, trace.preds_ptr, trace.preds_idx, groups=_groups(hardware, stages),
-                        duration_index=alike, next_preds_ptr=ptr, next_preds_idx=idx)
+    together = hardware.spec.schedule.barriers == "stage"
+    met = with_barriers(trace) if together else trace
+    waits = Waits((met.preds_ptr, met.preds_idx), _previous_step(trace, together))
+    timeline = schedule(placed, duration_ps, *waits.here, groups=_groups(hardware, stages), duration_index=alike,
+                        next_preds_ptr=waits.step_before[0], next_preds_idx=waits.step_before[1],
+                        interference=entries.interference(duration_ps, actions, hardware))
     sub_batches = int(trace.rows.sub_batch.max()) + 1
-    return Phase(trace, placement, unit, alike, duration_ps, bound, cycles, actions, choice, timeline, sub_batches)
+    return Phase(trace, placement, unit, alike, duration_ps, bound, cycles, actions, choice, timeline, waits, sub_batches)
 
 
 @dataclass(frozen=True)
@@ -165,12 +212,21 @@ class _Entries:
         return duration_ps, bound, cycles, actions, choice
 
 
-def _previous_step(trace: Trace) -> tuple[Int64s, Int64s]:
-    """Predecessors in the step before: a sub-batch starts its next token when it has sampled this one."""
-    waits = np.diff(trace.preds_ptr) == 0
+    def interference(self, duration_ps: Int64s, actions: Int64s, hardware: Hardware) -> Interference:
+        """How these rows slow each other, by what they do in a mean step."""
+        moved = actions[:, ACTION["dram_io_bytes"]] / self.steps
+        writes = np.minimum(self.rows.kv_write_bytes / np.maximum(moved, 1), 1)
+        return contention.interference(self.rows, self.unit, duration_ps.mean(axis=0), moved, writes, self.steps, hardware)
+
+
+def _previous_step(trace: Trace, together: bool) -> tuple[Int64s, Int64s]:
+    """Predecessors in the step before: a sub-batch starts its next token when it has sampled this one, or `together` when all have."""
+    first = np.flatnonzero(np.diff(trace.preds_ptr) == 0)
     last = {int(s): int(np.flatnonzero(trace.rows.sub_batch == s)[-1]) for s in np.unique(trace.rows.sub_batch)}
-    idx = np.array([last[int(s)] for s in trace.rows.sub_batch[waits]], np.int64)
-    return np.concatenate([[0], np.cumsum(waits)]).astype(np.int64), idx
+    waits = [list(last.values()) if together else [last[int(s)]] for s in trace.rows.sub_batch[first]]
+    count = np.zeros(trace.size, np.int64)
+    count[first] = [len(some) for some in waits]
+    return np.concatenate([[0], np.cumsum(count)]), np.array([row for some in waits for row in some], np.int64)
 
 
 def _groups(hardware: Hardware, stages: int) -> Int64s:
@@ -191,6 +247,17 @@ def _check_links(scenario: Scenario, hardware: Hardware) -> list[str]:
     if links and scenario.tp > links[0].max_devices:
         return [f"{hardware.name} links {links[0].max_devices} devices; --tp {scenario.tp} is taken as if its link reached them all."]
     return []
+
+
+def _check_sparsity(scenario: Scenario, hardware: Hardware) -> None:
+    """ValueError where a unit that may multiply by the weights cannot use their pattern."""
+    wish = scenario.weight_sparsity
+    for name in mapping.units_for("matmul", hardware) if wish != "dense" else ():
+        unit = hardware.spec.units[name]
+        known = unit.sparsity if isinstance(unit, Systolic) else []
+        if wish not in known:
+            raise ValueError(f"{hardware.name}: unit {name}, a {unit.kind}, cannot use {wish} weights. Expected "
+                             f"{' or '.join(['dense', *known])}.")
 
 
 def _fallbacks(scenario: Scenario, hardware: Hardware, machines: dict[str, Any]) -> list[str]:

@@ -1,44 +1,55 @@
-"""Query heads that share a key row in PIM: the closed forms of the device model against the commands that the engine issues."""
+"""Query heads that share a key row in PIM: closed forms of tiles against the commands that the engine issues."""
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import gemvane as gv
-from gemvane.sim.devices import pim, resolve
-from gemvane.sim.devices.pim import ResolvedPim, Tiles
 from gemvane.sim.dram.check import check
 from gemvane.sim.dram.part import load
 from gemvane.sim.dram.pimpart import Issued, PimPart, new_state, pim_part, run
 from gemvane.sim.dram.pimstream import Attention, Block, Swap, score_blocks, stream, tile, value_blocks
 
 Layout = Callable[..., list[Block]]
-DEVICE: dict[str, tuple[Layout, Callable[..., Tiles]]] = {
-    "score": (score_blocks, pim.score_tiles),
-    "value": (value_blocks, pim.value_tiles),
-}
-OPEN, CLOSE, LOAD, STEP = 106, 35, 96, 2
+DEVICE: dict[str, Layout] = {"score": score_blocks, "value": value_blocks}
+OPEN, CLOSE, LOAD, STEP, FILL = 106, 35, 96, 2, 6
+BANKS, ROW, LANES = 32, 512, 16
 
 
-@pytest.fixture(scope="module")
-def machine() -> ResolvedPim:
-    resolved = resolve(gv.hardware("neupims").spec)["pim"]
-    assert isinstance(resolved, ResolvedPim)
-    return resolved
+class Tiles(NamedTuple):
+    """An operator by its geometry, with a vector buffer for the whole group."""
+
+    tiles: int
+    passes_cycles: int
+    gwrites: int
+
+    @property
+    def cycles(self) -> int:
+        """Without refresh."""
+        return self.tiles * (OPEN + CLOSE) + self.passes_cycles + self.gwrites * LOAD
 
 
-def device(kind: str, op: Attention, machine: ResolvedPim) -> Tiles:
-    tokens, heads, dim, group = (np.array([[x]]) for x in op)
-    return DEVICE[kind][1](tokens, heads, group, dim, np.array([[16]]), machine)
+def closed(kind: str, op: Attention) -> Tiles:
+    """Keys: tokens over banks, neighbouring heads in a row, long keys in pieces. Values: dimensions over banks, tokens along a row."""
+    tokens, heads, dim, group = op
+    if kind == "score":
+        pieces, row_heads = -(-dim // ROW), max(1, ROW // dim)
+        rows, steps = pieces * -(-heads // row_heads), max(-(-ceil(dim / pieces) // LANES), FILL)
+        tiles = -(-tokens // BANKS)
+        return Tiles(tiles * rows, tiles * heads * pieces * group * STEP * (steps + 1), rows * group)
+    chunks = [min(ROW, tokens - first) for first in range(0, tokens, ROW)]
+    tiles, steps = -(-dim // BANKS), sum(max(-(-chunk // LANES), FILL) + 1 for chunk in chunks)
+    return Tiles(heads * len(chunks) * tiles, heads * tiles * group * STEP * steps, heads * len(chunks) * group)
 
 
 def issue(part: PimPart, kind: str, op: Attention, *, vectors: int, record: bool = False) -> Issued:
-    return run(part, stream(DEVICE[kind][0](part, op, vectors=vectors)), new_state(part), record=record)
+    return run(part, stream(DEVICE[kind](part, op, vectors=vectors)), new_state(part), record=record)
 
 
 def ticks(part: PimPart, issued: Issued, command: str) -> list[int]:
@@ -47,11 +58,11 @@ def ticks(part: PimPart, issued: Issued, command: str) -> list[int]:
 
 @pytest.mark.parametrize("group", [1, 4, 8])
 @pytest.mark.parametrize("heads", range(1, 9))
-def test_the_period_of_a_key_tile_is_the_device_models(group: int, heads: int, machine: ResolvedPim) -> None:
+def test_the_period_of_a_key_tile_is_that_of_the_closed_form(group: int, heads: int) -> None:
     part, dim = pim_part(refresh=False), 64  # eight heads fill a row
     steps = max(dim // 16, 6)
-    t = device("score", Attention(32, heads, dim, group), machine)
-    period = int(pim.tile_cycles(t, machine)[0, 0]) - group * LOAD
+    t = closed("score", Attention(32, heads, dim, group))
+    period = t.cycles - group * LOAD
     assert period == OPEN + group * heads * STEP * (steps + 1) + CLOSE
     for vectors, loads in ((group, 0), (1, group - 1)):
         issued = issue(part, "score", Attention(4 * 32, heads, dim, group), vectors=vectors, record=True)
@@ -61,10 +72,10 @@ def test_the_period_of_a_key_tile_is_the_device_models(group: int, heads: int, m
 
 @pytest.mark.parametrize("group", [1, 4, 8])
 @pytest.mark.parametrize("tokens", [16, 128, 512])
-def test_the_period_of_a_value_tile_is_the_device_models(group: int, tokens: int, machine: ResolvedPim) -> None:
+def test_the_period_of_a_value_tile_is_that_of_the_closed_form(group: int, tokens: int) -> None:
     part = pim_part(refresh=False)
-    t = device("value", Attention(tokens, 1, 32, group), machine)
-    period = int(pim.tile_cycles(t, machine)[0, 0]) - group * LOAD
+    t = closed("value", Attention(tokens, 1, 32, group))
+    period = t.cycles - group * LOAD
     assert period == OPEN + group * STEP * (max(tokens // 16, 6) + 1) + CLOSE
     for vectors, loads in ((group, 0), (1, group - 1)):
         issued = issue(part, "value", Attention(tokens, 1, 4 * 32, group), vectors=vectors, record=True)
@@ -75,27 +86,26 @@ GRID = list(product((100, 512, 1000, 2048), (1, 3, 8), (64, 80, 128, 256), (1, 4
 
 
 @pytest.mark.parametrize("kind", DEVICE)
-def test_a_whole_operator_without_refresh_takes_what_the_device_model_says_but_for_its_ends(kind: str, machine: ResolvedPim) -> None:
+def test_a_whole_operator_without_refresh_takes_its_tiles_but_for_its_ends(kind: str) -> None:
     """To the cycle: the first vector's row is opened (14, and its own command), the last tile ends with the issue of its last dot product,
     and a load between two tiles does not wait the three cycles that a precharge waits for the end of the last step."""
     part = pim_part(refresh=False)
     for op in [Attention(*one) for one in GRID] + [Attention(100, 2, 576, 4)]:
-        t = device(kind, op, machine)
+        t = closed(kind, op)
         issued = issue(part, kind, op, vectors=op.group)
-        assert issued.counts["P_HEADER"] == t.tiles[0, 0]
-        assert issued.counts["GWRITE"] == t.gwrites[0, 0]
+        assert issued.counts["P_HEADER"] == t.tiles
+        assert issued.counts["GWRITE"] == t.gwrites
         tokens_left = op.tokens - (op.tokens - 1) // 512 * 512
         last = max(-(-(op.head_dim // -(-op.head_dim // 512) if kind == "score" else tokens_left) // 16), 6)
-        ends = 14 + 1 - (STEP * (last + 1) + CLOSE) - 3 * (int(t.gwrites[0, 0]) // op.group - 1)
-        assert issued.end + 1 == int(pim.tile_cycles(t, machine)[0, 0]) + ends, op
+        ends = 14 + 1 - (STEP * (last + 1) + CLOSE) - 3 * (t.gwrites // op.group - 1)
+        assert issued.end + 1 == t.cycles + ends, op
 
 
-def test_a_vector_buffer_for_one_vector_loads_it_again_in_every_row(machine: ResolvedPim) -> None:
-    """The device model counts one load a vector and row of heads: that is the buffer that holds the whole group."""
+def test_a_vector_buffer_for_one_vector_loads_it_again_in_every_row() -> None:
     part, op = pim_part(refresh=False), Attention(2048, 1, 128, 8)
-    t = device("score", op, machine)
+    t = closed("score", op)
     loads = {vectors: issue(part, "score", op, vectors=vectors).counts["GWRITE"] for vectors in (1, 2, 3, 4, 8, 100)}
-    assert loads == {1: 64 * 7 + 1, 2: 64 * 6 + 2, 3: loads[3], 4: 64 * 4 + 4, 8: t.gwrites[0, 0], 100: 8}
+    assert loads == {1: 64 * 7 + 1, 2: 64 * 6 + 2, 3: loads[3], 4: 64 * 4 + 4, 8: t.gwrites, 100: 8}
     assert loads[4] < loads[3] < loads[2]
     late = 11  # the second vector's row is opened once, under the first tile's tFAW
     ends = {vectors: issue(part, "score", op, vectors=vectors).end for vectors in (1, 8)}
@@ -130,59 +140,6 @@ def test_the_commands_are_legal_complete_and_refreshed(buffers: str, vectors: in
         assert issued.refreshes == issued.counts["REFab"] > 0
 
 
-def whole_blocks(t: Tiles, machine: ResolvedPim, group: int) -> float:
-    """Cycles with refresh if loads and tiles are packed between refreshes in their order, none of them across one.
-
-    A tile need only be closable before a refresh, so all but 258 cycles of an interval serve. A longer one takes whole intervals.
-    """
-    interval, gone = machine.refresh_interval, 258
-    chunks = int(t.gwrites[0, 0]) // group
-    tiles = int(t.tiles[0, 0]) // chunks
-    period = (int(pim.tile_cycles(t, machine)[0, 0]) - chunks * group * LOAD) / (chunks * tiles)
-    intervals, used = 0, 0.0
-    for length in chunks * (group * [float(LOAD)] + tiles * [period]):
-        if used + length > interval - gone:
-            intervals, used = intervals + 1, 0.0
-        if length > interval - gone:
-            intervals, used = intervals - int(-(length + gone) // interval) - 1, interval - gone
-        else:
-            used += length
-    return intervals * interval + used
-
-
-# Least and greatest error of (the device model's stretched time, whole blocks between refreshes) against the engine, measured over nine
-# operators each. Values for groups of eight: the engine also loads vectors while the other rank is refreshed. Values for small groups
-# come in chunks shorter than an interval, whose loads and tiles the device model takes to fill it evenly.
-WITH_REFRESH = {
-    ("score", 1): ((-0.01, 0.03), (-0.01, 0.03)),
-    ("score", 2): ((-0.01, 0.03), (-0.01, 0.04)),
-    ("score", 4): ((-0.01, 0.01), (-0.01, 0.01)),
-    ("score", 8): ((-0.01, 0.02), (-0.01, 0.03)),
-    ("score", 16): ((-0.01, 0.02), (-0.01, 0.03)),
-    ("score", 32): ((-0.01, 0.02), (-0.01, 0.01)),
-    ("value", 1): ((-0.05, 0.00), (-0.01, 0.03)),
-    ("value", 2): ((-0.07, -0.03), (-0.01, 0.02)),
-    ("value", 4): ((-0.01, 0.02), (-0.02, 0.01)),
-    ("value", 8): ((0.02, 0.25), (-0.02, 0.25)),
-    ("value", 16): ((-0.01, 0.02), (-0.01, 0.01)),
-    ("value", 32): ((-0.01, 0.02), (-0.01, 0.02)),
-}
-
-
-@pytest.mark.parametrize(("kind", "group"), WITH_REFRESH)
-def test_with_refresh_the_device_model_is_within_the_stated_error_of_the_engine(kind: str, group: int, machine: ResolvedPim) -> None:
-    part = pim_part()
-    errors = []
-    for tokens, heads in product((2048, 4096, 8192), (1, 4, 8)):
-        op = Attention(tokens, heads, 128, group)
-        t = device(kind, op, machine)
-        stretched = int(pim.tile_cycles(t, machine)[0, 0]) * (1 + pim._refresh_stretch(t, machine)[0])
-        cycles = issue(part, kind, op, vectors=group).end + 1
-        errors.append((stretched / cycles - 1, whole_blocks(t, machine, group) / cycles - 1))
-    for of_model, (low, high) in zip(np.array(errors).T, WITH_REFRESH[kind, group], strict=True):
-        assert low <= of_model.min() <= of_model.max() <= high, of_model
-
-
 @pytest.mark.parametrize("buffers", ["dual", "single"])
 @pytest.mark.parametrize(("group", "vectors"), [(1, 1), (8, 1), (8, 4), (8, 8), (40, 1), (64, 32)])
 def test_every_row_meets_every_vector_that_is_then_in_the_buffer(buffers: str, group: int, vectors: int) -> None:
@@ -207,12 +164,4 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="group of 0 query heads, vector buffer for 1 vectors"):
         score_blocks(pim_part(), Attention(32, 1, 128, 0))
     with pytest.raises(ValueError, match="cannot change its vector where a bank has a single row buffer"):
-        tile(pim_part(buffers="single"), row=1, dots=1, steps=8, swaps=[Swap([(0, 0)], 1)])
-
-
-@pytest.mark.parametrize(("kind", "dim"), [("score", 576), ("value", 512)])
-def test_a_latent_cache_read_by_128_heads_takes_what_the_engine_takes(kind: str, dim: int, machine: ResolvedPim) -> None:
-    op = Attention(2048, 1, dim, 128)
-    t = device(kind, op, machine)
-    stretched = int(pim.tile_cycles(t, machine)[0, 0]) * (1 + pim._refresh_stretch(t, machine)[0])
-    assert stretched == pytest.approx(issue(pim_part(), kind, op, vectors=128).end + 1, rel=0.02)
+        tile(pim_part(buffers="single"), row=1, dots=1, steps=8, swaps=[Swap(((0, 0),), 1)])

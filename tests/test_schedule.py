@@ -1,6 +1,7 @@
 """The scheduler: three engines that agree, and what every timeline must keep."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gemvane.sim import schedule as module
-from gemvane.sim.kernels.timeline import schedule_kernel
-from gemvane.sim.schedule import Timeline, overlap_ps, schedule, schedule_simpy
+from gemvane.sim.kernels.timeline import FULL, SLOWEST, schedule_kernel
+from gemvane.sim.schedule import Interference, Timeline, overlap_ps, schedule, schedule_simpy
 
 Problem = dict[str, Any]
 
@@ -47,6 +48,16 @@ def random_problem(seed: int) -> Problem:
     )
 
 
+def random_interference(seed: int, p: Problem) -> Interference:
+    """Up to four kinds, of which kind 0 meets no one; durations so long that speeds change while operators run."""
+    rng = np.random.default_rng(seed)
+    kinds, units = rng.integers(1, 5), len(p["groups"])
+    rate = rng.choice([SLOWEST, FULL // 3, FULL * 7 // 9, FULL], (kinds, kinds))
+    rate[0], rate[:, 0] = FULL, FULL
+    devices = rng.choice([n for n in range(1, units + 1) if units % n == 0])
+    return Interference(rng.integers(0, kinds, np.shape(p["duration_ps"])[1]), rate, int(devices))
+
+
 def written_out(p: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64], list[list[int]]]:
     """Unit, duration and predecessors of every operator of every step."""
     durations = np.atleast_2d(p["duration_ps"])[:, p["duration_index"]]
@@ -81,6 +92,69 @@ def test_njit_python_and_simpy_agree(seed: int, monkeypatch: pytest.MonkeyPatch)
     for other in (slow, reference):
         np.testing.assert_array_equal(fast.start_ps, other.start_ps)
         np.testing.assert_array_equal(fast.end_ps, other.end_ps)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_njit_python_and_simpy_agree_where_operators_slow_each_other(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = random_problem(seed)
+    p["duration_ps"] = p["duration_ps"] * np.random.default_rng(seed).integers(1, 10**6)
+    p["interference"] = random_interference(seed, p)
+    fast = schedule(**p)
+    reference = schedule_simpy(**p)
+    monkeypatch.setattr(module, "schedule_kernel", schedule_kernel.py_func)
+    slow = schedule(**p)
+    for other in (slow, reference):
+        np.testing.assert_array_equal(fast.start_ps, other.start_ps)
+        np.testing.assert_array_equal(fast.end_ps, other.end_ps)
+    assert (fast.end_ps - fast.start_ps >= written_out(p)[1]).all(), "no operator is faster than alone"
+
+
+@pytest.mark.parametrize("seed", range(300, 340))
+def test_rates_of_full_speed_change_nothing(seed: int) -> None:
+    p = random_problem(seed)
+    rate = np.full((2, 2), FULL)
+    same = schedule(**p, interference=Interference(np.ones(p["duration_ps"].shape[1], np.int64), rate, 1))
+    np.testing.assert_array_equal(schedule(**p).end_ps, same.end_ps)
+
+
+@pytest.mark.parametrize("engine", [schedule, schedule_simpy])
+def test_two_operators_slow_each_other_while_both_run(engine: Callable[..., Timeline]) -> None:
+    """Row 1 goes at half speed beside row 0, which goes at a quarter: it has done 4 of its 8 ps after 8, row 0 then 2 of 3 ps."""
+    rate = np.array([[FULL, FULL, FULL], [FULL, FULL, FULL // 4], [FULL, FULL // 2, FULL]])
+    p = problem([0, 1], [3, 8], [[], []], [-1, -1])
+    t = engine(**p, interference=Interference([1, 2], rate, 2))
+    assert t.end_ps.tolist() == [12, 12 + 8 - 6]
+    assert t.busy_ps(2).tolist() == [12, 14]
+    apart = engine(**p, interference=Interference([1, 2], rate, 1))
+    assert apart.end_ps.tolist() == [3, 8], "units of different devices do not meet"
+
+
+def test_beside_two_others_speeds_multiply_down_to_the_slowest() -> None:
+    rate = np.array([[FULL, FULL], [FULL, FULL // 2]])
+    p = problem([0, 1, 2], [4, 16, 16], [[], [], []])
+    assert schedule(**p, interference=Interference([1, 1, 1], rate, 3)).end_ps.tolist() == [16, 16 + 2 * 12, 16 + 2 * 12]
+    least = np.array([[FULL, FULL], [FULL, SLOWEST]])
+    assert schedule(**p, interference=Interference([1, 1, 1], least, 3)).end_ps[0] == 4 * FULL // SLOWEST
+
+
+@pytest.mark.parametrize("seed", range(260, 300))
+def test_what_runs_at_once_does_the_work_that_the_speeds_allow(seed: int) -> None:
+    """Between any two changes each operator does its time x its speed; over its life that is its duration, to a ps a change."""
+    p = random_problem(seed)
+    p["duration_ps"] = p["duration_ps"] * 10**6
+    p["interference"] = i = random_interference(seed, p)
+    t = schedule(**p)
+    unit, duration_ps, _ = written_out(p)
+    kind = np.tile(np.asarray(i.kind)[p["duration_index"]], t.steps)
+    instants = np.unique(np.concatenate([t.start_ps, t.end_ps]))
+    done = np.zeros(unit.size)
+    for begin, end in pairwise(instants.tolist()):
+        runs = np.flatnonzero((t.start_ps <= begin) & (t.end_ps >= end))
+        for v in runs:
+            beside = [w for w in runs if w != v and unit[w] // i.device_units == unit[v] // i.device_units]
+            speed = np.prod([np.asarray(i.rate)[kind[v], kind[w]] / FULL for w in beside]) if kind[v] else 1.0
+            done[v] += (end - begin) * max(speed, SLOWEST / FULL)
+    np.testing.assert_allclose(done, duration_ps, rtol=1e-5, atol=instants.size)
 
 
 @pytest.mark.parametrize("seed", range(200, 260))
@@ -205,6 +279,30 @@ def test_a_bad_argument_is_named(engine: Callable[..., Timeline], change: Proble
     assert engine(**good).makespan_ps == 6
     with pytest.raises(ValueError, match=message):
         engine(**{**good, **change})
+
+
+@pytest.mark.parametrize("engine", [schedule, schedule_simpy])
+@pytest.mark.parametrize(
+    ("kind", "rate", "device_units", "message"),
+    [
+        ([0, 1], [[FULL] * 2] * 2, 2, r"kind has 2 entries for 3 columns of durations"),
+        ([0, 1, 2], [[FULL] * 2] * 2, 2, r"column 2: kind = 2, want 0 to 1"),
+        ([0, 1, 1], [[FULL] * 2], 2, r"rate: want as many rows as columns, got 1 x 2"),
+        ([0, 1, 1], [[FULL, FULL], [FULL, 5]], 2, r"rate: want 1024 to 1048576"),
+        ([0, 1, 1], [[FULL, FULL - 1], [FULL, FULL]], 2, r"rate: .* and 1048576 for and beside kind 0"),
+        ([0, 1, 1], [[FULL] * 2] * 2, 3, r"device_units = 3: want a divisor of 2, the number of units"),
+    ],
+)
+def test_a_bad_interference_is_named(engine: Callable[..., Timeline], kind: list[int], rate: Any, device_units: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        engine(**problem([0, 1, 1], [1, 2, 3], [[], [0], [1]]), interference=Interference(kind, rate, device_units))
+
+
+def test_slowed_durations_have_less_room() -> None:
+    long, half = problem([0, 0], [2**60, 2**60], [[], []], [-1, -1]), np.array([[FULL, FULL], [FULL, FULL // 4]])
+    assert schedule(**long, interference=Interference([1, 1], half, 1)).makespan_ps == 2**61, "alone on its device"
+    with pytest.raises(ValueError, match=r"longest time that can be scheduled where operators may slow each other to 0.25 of their speed"):
+        schedule(**long, interference=Interference([1, 1], half, 2))
 
 
 def test_a_cycle_is_spelled_out() -> None:

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import gemvane as gv
-from gemvane.sim import memory
-from gemvane.sim.costs import CAUSES
+from gemvane.render import GLUE, run_screen
+from gemvane.sim import devices, memory
+from gemvane.sim.costs import ACTION, CAUSES
 from gemvane.sim.result import causes_s
 from gemvane.workloads import catalog, lower
 from gemvane.workloads.scenario import Scenario
@@ -91,13 +95,75 @@ def test_sub_batches_read_the_weights_once_each() -> None:
     assert extra_j == pytest.approx((weights_bytes + head_bytes) * 8 * 0.3e-12, rel=0.01)
 
 
-def test_auto_takes_the_faster_of_one_and_two_sub_batches() -> None:
+@pytest.mark.parametrize(("batch", "counts"), [(48, (1, 2, 4)), (2, (1, 2)), (1, (1,))])
+def test_auto_takes_the_fastest_of_one_two_and_four_sub_batches_and_says_so(batch: int, counts: tuple[int, ...]) -> None:
     base = gv.hardware("neupims")
-    setting = {"batch": 48, "prompt": 300, "output": 3}
-    one, two, auto = (gv.run("gpt3-7b", base.replace({"schedule.sub_batches": n}), **setting).tpot_s for n in (1, 2, "auto"))
-    assert one is not None
-    assert two is not None
-    assert auto == min(one, two)
+    setting = {"batch": batch, "prompt": 300, "output": 3}
+    each = {n: gv.run("gpt3-7b", base.replace({"schedule.sub_batches": n}), **setting).tpot_s for n in counts}
+    auto = gv.run("gpt3-7b", base.replace({"schedule.sub_batches": "auto"}), **setting)
+    assert auto.run.decode is not None
+    assert auto.tpot_s == each[auto.run.decode.sub_batches] == min(each.values())
+    said = auto.tried
+    assert [t["tpot_s"] for t in said] == ([each[n] for n in counts] if len(counts) > 1 else [])
+
+
+def test_more_sub_batches_than_requests_is_an_error() -> None:
+    eight = gv.hardware("neupims").replace({"schedule.sub_batches": 8})
+    with pytest.raises(ValueError, match=r"neupims: schedule.sub_batches is 8 but the batch has 5 requests. Expected at most one"):
+        gv.run("gpt3-7b", eight, batch=5, prompt=20, output=3)
+
+
+@pytest.mark.parametrize(("key", "value"), [("partition", "half"), ("barriers", "stages"), ("sub_batches", "two")])
+def test_an_unknown_policy_of_the_schedule_is_named(key: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"schedule\.{key}.*'{value}'"):
+        gv.hardware("neupims").replace({f"schedule.{key}": value})
+
+
+@pytest.mark.parametrize("partition", ["dealt", "halves", "greedy", "balanced"])
+def test_however_requests_are_parted_the_work_in_the_banks_is_the_same(partition: str) -> None:
+    base = gv.hardware("neupims").replace({"schedule.partition": partition})
+    lengths = tuple(np.random.default_rng(3).integers(20, 900, 24).tolist())
+    counts = []
+    for sub_batches in (1, 2, 3):
+        phase = gv.run("gpt3-7b", base.replace({"schedule.sub_batches": sub_batches}), batch=24, prompt=lengths, output=2).run.decode
+        assert phase is not None
+        inside = phase.actions[phase.alike[phase.unit == list(base.spec.units).index("pim")]].sum(axis=0)
+        counts.append([int(inside[ACTION[name]]) for name in ("pim_mac", "dram_activate_bytes", "dram_array_bytes", "pim_buffer_bytes")])
+        assert set(phase.trace.rows.sub_batch.tolist()) == set(range(sub_batches))
+    assert counts[0] == counts[1] == counts[2]
+
+
+@pytest.mark.parametrize("name", ["neupims", "npu-pim-blocked", "npu-hbm2", "h100-sxm", "attacc"])
+def test_the_time_of_each_unit_is_work_contention_waiting_and_nothing_to_do(name: str) -> None:
+    result = gv.run("llama3.2-1b", name, batch=8, prompt=100, output=4)
+    for phase, shared in result.overlap.items():
+        run = result.run.phases[phase]
+        parts = [shared.work_ps, shared.contention_ps, shared.blocked_ps, shared.idle_ps]
+        np.testing.assert_allclose(sum(parts), run.latency_ps)
+        assert min(part.min() for part in parts) >= 0
+        np.testing.assert_array_equal(shared.work_ps + shared.contention_ps, run.timeline.busy_ps(shared.work_ps.size))
+        assert 0 <= shared.fraction <= 1
+
+
+def test_units_of_an_exclusive_group_wait_for_each_other() -> None:
+    """The same sub-batches, with PIM and arrays allowed at once (and no contention) and not: only then one is blocked by the other."""
+    base = gv.hardware("npu-pim-blocked").replace({"schedule.sub_batches": 2, "schedule.contention": "none"})
+    free, apart = (gv.run("gpt3-7b", base.replace({"schedule.exclusive": e}), batch=32, prompt=300, output=3).overlap["decode"]
+                   for e in ([], [["npu", "pim"]]))
+    assert free.blocked_ps.max() == 0
+    assert apart.blocked_ps[[0, 3]].min() > 0
+    assert apart.blocked_ps[[1, 2]].max() == 0
+
+
+def test_no_unit_and_no_memory_does_more_than_its_peak() -> None:
+    for name in ("neupims", "npu-pim-blocked", "tpu-v5e"):
+        result = gv.run("gpt2-xl", name, batch=64, prompt=300, output=3)
+        for shares in result.shares_of_peak.values():
+            assert all(0 <= share <= 1 for share in shares.values())
+        memory = result.shares_of_peak["decode"]["memory"]
+        weights_s = 2 * result.run.spec.parameters / result.run.hardware.spec.memory.bandwidth
+        assert result.tpot_s is not None
+        assert memory >= 0.95 * weights_s / result.tpot_s
 
 
 def test_tensor_parallel_devices_share_the_work_and_pay_for_talking() -> None:
@@ -147,7 +213,8 @@ def test_no_phase_beats_its_roofline(name: str, model: str, batch: int, prompt: 
     weights, cache = int(step.weight_bytes.sum()), int(step.kv_read_bytes.sum())
     assert result.tpot_s >= (weights + (0 if pim else cache)) / bandwidth
     if pim:
-        inside = pim.channels * pim.ranks * pim.bank_groups * pim.banks_per_group * pim.lanes * 2 * pim.clock / pim.step_cycles
+        machine = devices.resolve(hardware.spec)["pim"]
+        inside = 2 * machine.peak_macs_per_cycle * machine.freq_hz
         assert result.tpot_s >= cache / inside
 
 
@@ -181,6 +248,20 @@ def test_a_prompt_beyond_the_models_positions_is_a_warning() -> None:
     assert result.warnings == ("gpt2 was made for 1024 positions; this run reaches 1029.",)
 
 
+def test_the_screen_says_what_overlaps_and_what_auto_chose() -> None:
+    hardware = gv.hardware("neupims").replace({"schedule.sub_batches": 2})
+    setting = {"batch": 64, "prompt": 400, "output": 2, "phase": "decode"}
+    fixed, auto = (gv.run("gpt3-7b", h, **setting) for h in (hardware, "neupims"))
+    screen = Console(width=400, record=True, file=StringIO())
+    for part in (*run_screen(fixed, "here"), *run_screen(auto, "here")):
+        screen.print(part)
+    text = screen.export_text().replace(GLUE, " ")
+    share = round(100 * fixed.overlap["decode"].fraction)
+    assert f"overlap in decode {share} % of the time; lost to other units at the memory: npu" in re.sub(" +", " ", text)
+    assert "of their peak: npu" in text
+    assert re.search(r"schedule +one sub-batch, the fastest of: one sub-batch: \S+ ms; 2 sub-batches: \S+ ms; 4 sub-batches: \S+ ms", text)
+
+
 def test_the_results_folder_holds_json_csv_and_a_trace(tmp_path: Path) -> None:
     result = gv.run("gpt2", "neupims", **SMALL)
     paths = result.save(tmp_path / "new" / "run")
@@ -190,6 +271,9 @@ def test_the_results_folder_holds_json_csv_and_a_trace(tmp_path: Path) -> None:
     assert paths[1].read_text().splitlines()[0].split(",") == columns
     events = json.loads(gzip.decompress(paths[2].read_bytes()))["traceEvents"]
     assert {e["args"]["name"] for e in events if e["ph"] == "M"} == {"npu", "vector", "pim"}
+    worked = [e for e in events if e["ph"] == "X"]
+    assert len({e["cname"] for e in worked}) == len({e["args"]["sub_batch"] for e in worked})
+    assert all(0 <= e["args"]["contention_us"] <= e["dur"] for e in worked)
     for tid in {e["tid"] for e in events}:
         spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["ph"] == "X" and e["tid"] == tid)
         assert all(later[0] >= earlier[1] - 1e-6 for earlier, later in pairwise(spans))

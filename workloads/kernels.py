@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,72 @@ EMPTY = ("", "None", "nan", "NaN", "<NA>")
 LARGEST = 2**53
 """Sizes beyond this are not exact as floats, in which a table with empty cells holds them."""
 
+FRAMEWORKS = ("", "trtllm", "sglang", "vllm", "triton", "vidur", "llmservingsim", "llmcompass", "neusight")
+"""Who ran a kernel: it decides which kernels run and what the clock covers. "": nobody in particular."""
+LAUNCHES = ("graph", "stream", "eager")
+"""How a kernel gets onto the device: replayed from a graph, queued in a stream, or called one by one from a framework."""
+KERNEL_NAMES = ("", "flash2", "flash3", "split-kv", "fixed-split", "lean", "unfused")
+"""Attention kernels that the column `kernel` may ask for."""
+
 COLUMNS = ("op", "dtype", "kv_dtype", "window", "batch", "M", "N", "K", "heads_q", "heads_kv", "head_dim", "q_len", "kv_len", "bytes", "tp")
+
+
+class Conditions(NamedTuple):
+    """What a measured row contains beside its shape; columns as long as the table."""
+
+    framework: Int64s
+    """Index into FRAMEWORKS."""
+    dtype: NDArray[Any]
+    """Type as the table names it: fp8_block and int4_wo are more than the type of their arithmetic."""
+    kv_dtype: Int64s
+    """Type of the cache (index into DTYPES), also where a prefill reads what it has just computed."""
+    copies: Int64s
+    """Copies of the weight used in turn; 0 where every row finds its weights, or cache, outside the L2."""
+    launch: Int64s
+    """Index into LAUNCHES."""
+    kernel: Int64s
+    """Index into KERNEL_NAMES."""
+
+    def take(self, index: Int64s) -> Conditions:
+        """The rows at `index`, in that order."""
+        return Conditions(*(column[index] for column in self))
+
+
+def conditions_from_table(table: pd.DataFrame | Mapping[str, Any]) -> Conditions:
+    """The conditions of a kernel table's rows.
+
+    The first word of `framework` counts (a row that ran a Triton kernel is one of its own); `launch` is a column, or a word
+    of `notes`; an empty `weight_copies` is one copy where a framework measured it, else none that stays in L2.
+    """
+    size = len(np.asarray(table["op"]))
+    framework = _named(table, "framework", FRAMEWORKS, size)
+    asked = _named(table, "kernel", ("", *KERNEL_NAMES[1:], "triton"), size)
+    framework = np.where((asked == len(KERNEL_NAMES)) & (framework > 0), FRAMEWORKS.index("triton"), framework)
+    launch = _named(table, "launch", LAUNCHES, size)
+    if "launch" not in table and "notes" in table:
+        launch = np.where(_says(table["notes"], "eager"), LAUNCHES.index("eager"), 0)
+    copies = _whole("weight_copies", np.asarray(table["weight_copies"]) if "weight_copies" in table else None, size)
+    copies = np.where((copies == 0) & (framework > 0), 1, copies)
+    act = _codes("dtype", np.asarray(table["dtype"]), {d: DTYPES.index(name) for d, name in TABLE_DTYPES.items()})
+    cache = _kv_dtypes(np.asarray(table["kv_dtype"]) if "kv_dtype" in table else None, act)
+    kernel = np.where(asked < len(KERNEL_NAMES), asked, 0)
+    return Conditions(framework, np.asarray(table["dtype"]).astype(str), cache, copies, launch, kernel)
+
+
+def _named(table: pd.DataFrame | Mapping[str, Any], column: str, names: tuple[str, ...], size: int) -> Int64s:
+    """Index of the first word of each cell in `names`, 0 where it is none of them."""
+    if column not in table:
+        return np.zeros(size, np.int64)
+    distinct, inverse = np.unique(np.asarray(table[column]).astype(str), return_inverse=True)
+    words = [text.lower().split()[0] if text.split() else "" for text in distinct.tolist()]
+    codes = np.array([names.index(word) if word in names else 0 for word in words], np.int64)
+    return codes[inverse.reshape(-1)]
+
+
+def _says(cells: Any, word: str) -> Mask:
+    """Whether each cell's text holds a word."""
+    distinct, inverse = np.unique(np.asarray(cells).astype(str), return_inverse=True)
+    return np.array([word in text.lower() for text in distinct.tolist()])[inverse.reshape(-1)]
 
 
 def rows_from_table(table: pd.DataFrame | Mapping[str, Any]) -> Rows:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .ops import DTYPES, PHASES, Int64s
+from .ops import DTYPES, PHASES, SPARSITIES, Int64s
 from .scenario import Scenario, distinct_experts
 from .spec import MLA, Attention, Dense, Layer, ModelSpec, MoE
 from .trace import Block
@@ -62,16 +62,17 @@ def visible_tokens(lengths: Int64s, generated: int, window: int | None) -> Int64
 class Emit:
     """Writes operators of one sub-batch into a block; every method returns the row that the next one waits for."""
 
-    def __init__(self, part: Part, names: dict[str, int]) -> None:
+    def __init__(self, part: Part, names: dict[str, int], sparsity: str = "dense") -> None:
         self.part = part
         self.block = Block(names=names)
         dtypes = {"weight_dtype": part.scenario.weights, "act_dtype": part.scenario.dtype, "kv_dtype": part.scenario.kv}
         self.common = {"phase": PHASES.index(part.phase), **{key: DTYPES.index(value) for key, value in dtypes.items()}}
+        self.pruned = {**self.common, "sparsity": SPARSITIES.index(sparsity)}
 
-    def linear(self, name: str, x: int, n: int, k: int, m: int | None = None) -> int:
-        """x[m, k] times a weight [k, n]; one row of x makes it a GEMV."""
+    def linear(self, name: str, x: int, n: int, k: int, m: int | None = None, dense: bool = False) -> int:
+        """x[m, k] times a weight [k, n]; one row of x makes it a GEMV. `dense` weights are never pruned."""
         m = self.part.tokens if m is None else m
-        return self.block.add(name, "gemv" if m == 1 else "gemm", x, m=m, n=n, k=k, **self.common)
+        return self.block.add(name, "gemv" if m == 1 else "gemm", x, m=m, n=n, k=k, **(self.common if dense else self.pruned))
 
     def per_head(self, name: str, x: int, heads: int, n: int, k: int) -> int:
         """One weight [k, n] a head (absorbed MLA projections)."""
@@ -80,7 +81,7 @@ class Emit:
 
     def experts(self, name: str, x: int, groups: int, rows: int, n: int, k: int) -> int:
         """`rows` rows shared out over `groups` experts, each with a weight [k, n]."""
-        return self.block.add(name, "grouped_gemm", x, batch=groups, m=rows, n=n, k=k, **self.common)
+        return self.block.add(name, "grouped_gemm", x, batch=groups, m=rows, n=n, k=k, **self.pruned)
 
     def vector(self, name: str, kind: str, *x: int, n: int, m: int | None = None, summed: int = 0) -> int:
         return self.block.add(name, kind, *x, m=self.part.tokens if m is None else m, n=n, k=summed, **self.common)
@@ -116,7 +117,7 @@ class Emit:
 
 def layer_block(part: Part, layer: Layer, names: dict[str, int]) -> Block:
     """The operators of one layer, residual stream to residual stream. Norm positions (before or after) cost the same."""
-    emit, spec, x = Emit(part, names), part.spec, Block.INPUT
+    emit, spec, x = Emit(part, names, part.scenario.weight_sparsity), part.spec, Block.INPUT
     normed = emit.vector("norm", spec.norm, x, n=spec.hidden)
     mixed = _mixer(emit, layer.mixer, normed)
     if not layer.parallel:
@@ -195,7 +196,7 @@ def _latent_attention(emit: Emit, mixer: MLA, x: int) -> int:
         out = emit.exchange("alltoall_out", out, emit.part.held.size, seen_by * latent)
         out = emit.per_head("v_absorb", out, heads, mixer.value_dim, latent)
     else:
-        up = emit.linear("kv_up", cached, heads * (mixer.nope_dim + mixer.value_dim), latent)
+        up = emit.linear("kv_up", cached, heads * (mixer.nope_dim + mixer.value_dim), latent, dense=True)
         out = emit.attention(up, mixer, heads, heads, query_dim, mixer.value_dim, heads * (query_dim + mixer.value_dim))
     return emit.linear("o_proj", out, hidden, heads * mixer.value_dim)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .layers import ACTIVATIONS, Emit, Part, layer_block
 from .ops import SHAPE, Int64s, Rows, concatenate, derive
+from .partition import PARTITIONS
 from .scenario import Scenario
 from .spec import MLA, ModelSpec, MoE
 from .trace import Block, Requests, Trace
@@ -59,26 +60,22 @@ def prompt_lengths(spec: ModelSpec, scenario: Scenario) -> Int64s:
     return scenario.lengths
 
 
-def halves(lengths: Int64s, sub_batches: int) -> Int64s:
-    """Sub-batch of each request: neighbours in length go to different parts, so that the parts carry alike loads."""
-    order = np.argsort(-lengths, kind="stable")
-    part = np.empty(lengths.size, np.int64)
-    part[order] = np.arange(lengths.size) % min(sub_batches, lengths.size)
-    return part
-
-
 def prefill(spec: ModelSpec, scenario: Scenario, sub_batches: int = 1) -> Trace:
     """All prompts once through the model; the logits are those of each last position unless `all_logits`."""
     check(spec, scenario)
     return _lower(spec, scenario, "prefill", sub_batches, 0)
 
 
-def decode_step(spec: ModelSpec, scenario: Scenario, generated: int = 1, sub_batches: int = 1) -> Trace:
-    """One token for every request, with prompt + `generated` tokens in the cache after the append."""
+def decode_step(spec: ModelSpec, scenario: Scenario, generated: int = 1, sub_batches: int = 1, partition: str = "dealt",
+                channels: int = 1) -> Trace:
+    """One token for every request, with prompt + `generated` tokens in the cache after the append.
+
+    `partition`: how requests become sub-batches, a name in `partition.PARTITIONS`; `channels`: of the PIM that holds the cache.
+    """
     check(spec, scenario)
     if spec.encoder:
         raise ValueError(f"{spec.name} is an encoder and has no decode phase. Use --phase prefill.")
-    return _lower(spec, scenario, "decode", sub_batches, generated)
+    return _lower(spec, scenario, "decode", sub_batches, generated, partition, channels)
 
 
 def grow(rows: Rows, requests: Requests, generated: Int64s) -> Rows:
@@ -137,9 +134,12 @@ class _Placed:
     stage: int
 
 
-def _lower(spec: ModelSpec, scenario: Scenario, phase: str, sub_batches: int, generated: int) -> Trace:
+def _lower(spec: ModelSpec, scenario: Scenario, phase: str, sub_batches: int, generated: int, partition: str = "dealt",
+           channels: int = 1) -> Trace:
+    if partition not in PARTITIONS:
+        raise ValueError(f"partition is {partition!r}. Expected one of {', '.join(PARTITIONS)}.")
     lengths = prompt_lengths(spec, scenario)
-    sub_batch = halves(lengths, sub_batches)
+    sub_batch = PARTITIONS[partition](lengths, min(sub_batches, lengths.size), channels)
     parts = [Part(spec, scenario, phase, lengths[sub_batch == s], generated) for s in range(int(sub_batch.max()) + 1)]
     names: dict[str, int] = {}
     placed = [_Placed(_entry(p, names), -1, s, 0) for s, p in enumerate(parts)]

@@ -22,6 +22,14 @@ DTYPE_BITS = {"fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int16":
 DTYPES = tuple(DTYPE_BITS)
 BITS = np.array(list(DTYPE_BITS.values()), np.int64)
 
+SPARSITIES = ("dense", "1:2", "1:4", "2:4", "1:8", "2:8", "4:8", "1:16", "2:16", "4:16", "8:16")
+"""Patterns of a weight [k, n]: N:M keeps N of each M neighbours along k. A kept value is stored with its place in its group,
+in ceil(log2 M) bits (2:4 is the format of NVIDIA's sparse tensor cores, arXiv 2104.08378, section 3)."""
+_PATTERN = np.array([[1, 1], *(list(map(int, name.split(":"))) for name in SPARSITIES[1:])], np.int64)
+KEPT, GROUP = _PATTERN[:, 0], _PATTERN[:, 1]
+"""N and M of each pattern; 1 and 1 of dense weights."""
+INDEX_BITS = np.ceil(np.log2(GROUP)).astype(np.int64)
+
 WORK = ("matmul", "attention_prefill", "attention_decode", "vector", "move", "collective")
 EXP_OPS = 4
 """Vector operations that one exponential or division is taken for (guess: a polynomial of degree 3)."""
@@ -113,6 +121,8 @@ class Rows(NamedTuple):
     weight_dtype: Int64s
     act_dtype: Int64s
     kv_dtype: Int64s
+    sparsity: Int64s
+    """Of the weight of a gemm, gemv or grouped_gemm: index into SPARSITIES."""
     macs: Int64s
     vector_ops: Int64s
     weight_bytes: Int64s
@@ -137,6 +147,16 @@ class Rows(NamedTuple):
         return KIND_WORK[self.kind]
 
     @property
+    def kept_k(self) -> Int64s:
+        """Weights that a matmul keeps of each column of k."""
+        return kept(self.k, self.sparsity)
+
+    @property
+    def useful_macs(self) -> Int64s:
+        """Multiply-adds by weights that are kept; `macs` counts those of the dense product."""
+        return np.where(self.sparsity > 0, self.macs // np.maximum(self.k, 1) * self.kept_k, self.macs)
+
+    @property
     def memory_bytes(self) -> Int64s:
         """Every operand once: the least that each row moves between memory and chip."""
         return self.weight_bytes + self.input_bytes + self.output_bytes + self.kv_read_bytes + self.kv_write_bytes
@@ -148,6 +168,12 @@ SHAPE = tuple(field for field in Rows._fields if field not in DERIVED)
 
 def _bytes(elements: Int64s, dtype: Int64s) -> Int64s:
     return (elements * BITS[dtype] + 7) // 8
+
+
+def kept(k: Int64s, sparsity: Int64s) -> Int64s:
+    """Values kept of k: N of each whole group of M, and up to N of what is left over."""
+    groups, rest = np.divmod(k, GROUP[sparsity])
+    return groups * KEPT[sparsity] + np.minimum(rest, KEPT[sparsity])
 
 
 def derive(shape: dict[str, Int64s]) -> Rows:
@@ -162,7 +188,8 @@ def derive(shape: dict[str, Int64s]) -> Rows:
     stationary = batch * n * k
     matmul, weights = is_["matmul"], _WEIGHTS[kind]
     out["macs"] += np.where(matmul, rows * n * k, 0)
-    out["weight_bytes"] += np.where(matmul & weights, _bytes(stationary, weight), 0)
+    stored = batch * n * kept(k, shape["sparsity"]) * (BITS[weight] + INDEX_BITS[shape["sparsity"]])
+    out["weight_bytes"] += np.where(matmul & weights, (stored + 7) // 8, 0)
     out["input_bytes"] += np.where(matmul, _bytes(rows * k, act) + np.where(weights, 0, _bytes(stationary, act)), 0)
     out["output_bytes"] += np.where(matmul, _bytes(rows * n, act), 0)
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .ops import DTYPES, Int64s
+from .ops import DTYPES, SPARSITIES, Int64s
 
 ROUTINGS = ("uniform", "balanced", "zipf")
 PHASES = ("prefill", "decode", "both")
@@ -30,6 +30,10 @@ class Scenario:
     dtype: str = "bf16"
     weight_dtype: str | None = None
     kv_dtype: str | None = None
+    weight_sparsity: str = "dense"
+    """N:M where the layers' linear weights keep N of each M values along their input dimension. Embeddings, the head and MLA's
+    up-projections from the latent stay dense: the first two are not pruned in practice (arXiv 2301.00774), and decode reads the
+    last along their other dimension."""
     tp: int = 1
     pp: int = 1
     attention_parallel: str = "heads"
@@ -59,7 +63,7 @@ class Scenario:
         if isinstance(self.prompt, tuple) and len(self.prompt) != self.batch:
             raise ValueError(f"prompt has {len(self.prompt)} lengths but batch is {self.batch}. Expected one length a request.")
         for field, known in (("phase", PHASES), ("attention_parallel", SPREADS), ("routing", ROUTINGS), ("dtype", DTYPES),
-                             ("weight_dtype", (*DTYPES, None)), ("kv_dtype", (*DTYPES, None))):
+                             ("weight_dtype", (*DTYPES, None)), ("kv_dtype", (*DTYPES, None)), ("weight_sparsity", SPARSITIES)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} is {getattr(self, field)!r}. Expected one of {', '.join(str(k) for k in known if k)}.")
 

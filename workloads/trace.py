@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .ops import CODE, DTYPES, KINDS, PHASES, SHAPE, WORK, Int64s, Rows, derive
+from .ops import CODE, DTYPES, KINDS, PHASES, SHAPE, SPARSITIES, WORK, Int64s, Rows, derive
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +59,7 @@ class Trace:
             "work": np.array(WORK, object)[rows.work],
             "phase": np.array(PHASES, object)[rows.phase],
             **{c: np.array(DTYPES, object)[getattr(rows, c)] for c in ("weight_dtype", "act_dtype", "kv_dtype")},
+            "sparsity": np.array(SPARSITIES, object)[rows.sparsity],
         }
         frame = pd.DataFrame({c: texts.get(c, getattr(rows, c)) for c in Rows._fields})
         frame.insert(2, "work", texts["work"])
@@ -111,6 +112,7 @@ def from_frame(frame: pd.DataFrame, about: dict[str, Any], where: str) -> Trace:
     lacking = [key for key in ("prompt", "sub_batch", "devices") if key not in about]
     if lacking:
         raise ValueError(f"{where}: has no {', '.join(lacking)}, which `Trace.save` writes in a CSV file's first line.")
+    frame = frame if "sparsity" in frame else frame.assign(sparsity="dense")  # older traces have no such column
     missing = [c for c in (*SHAPE, "preds") if c not in frame.columns]
     if missing:
         raise ValueError(f"{where}: column {missing[0]!r} is missing. A trace has {', '.join(SHAPE)}, preds.")
@@ -118,6 +120,7 @@ def from_frame(frame: pd.DataFrame, about: dict[str, Any], where: str) -> Trace:
     codes: dict[str, dict[str, int]] = {
         "name": {name: i for i, name in enumerate(names)}, "kind": CODE, "phase": {p: i for i, p in enumerate(PHASES)},
         **{c: {d: i for i, d in enumerate(DTYPES)} for c in ("weight_dtype", "act_dtype", "kv_dtype")},
+        "sparsity": {name: i for i, name in enumerate(SPARSITIES)},
     }
     shape: dict[str, Int64s] = {}
     for column in SHAPE:

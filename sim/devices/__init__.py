@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gemvane.workloads.kernels import Conditions
 from gemvane.workloads.ops import Rows
 from gemvane.workloads.trace import Requests
 
@@ -19,9 +20,11 @@ def resolve(hardware: HardwareSpec) -> dict[str, Any]:
     return {name: MODELS[unit.kind].resolve(name, unit, hardware) for name, unit in hardware.units.items()}
 
 
-def cost(kind: str, rows: Rows, machine: Any, requests: Requests) -> Costs:
-    """Costs of rows on one unit. PIM alone asks whose cache it reads."""
+def cost(kind: str, rows: Rows, machine: Any, requests: Requests, conditions: Conditions | None = None) -> Costs:
+    """Costs of rows on one unit. PIM alone asks whose cache it reads; a GPU alone, under which conditions a kernel was measured."""
     if kind == "pim":
         return pim.cost(rows, machine, requests)
+    if kind == "gpu":
+        return gpu.cost(rows, machine, conditions)
     costs: Costs = MODELS[kind].cost(rows, machine)
     return costs

@@ -1,130 +1,197 @@
-"""GPU: thread-block tiles in waves over SMs, under tensor-core, L2 and HBM ceilings, with a floor for every kernel."""
+"""GPU: operator rows as kernels (gpu_gemm, gpu_attention, gpu_vector) under the conditions in which they run."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gemvane.workloads.ops import BITS, CODE, Rows
+from gemvane.workloads.kernels import FRAMEWORKS, KERNEL_NAMES, Conditions
+from gemvane.workloads.ops import BITS, CODE, DTYPES, KINDS, WORK, Int64s, Rows
 
-from ..costs import Costs, Floats, Int64s, Ledger
-from ..dram.stream import bytes_per_s
-from ..schema import Gpu, HardwareSpec
-from ..units import ps_to_s
-from .precision import Rates, rates
+from ..calibration import DecodeCondition, GemmCondition, PrefillCondition, VectorCondition
+from ..costs import Costs, Floats, Ledger
+from . import gpu_attention, gpu_gemm, gpu_vector
+from .gpu_gemm import TILES
+from .gpu_machine import Parts, ResolvedGpu, resolve
 
-TILES = np.array([(256, 128), (128, 256), (256, 64), (64, 256), (192, 128), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32),
-                  (32, 64), (16, 128)], np.int64)
-"""Output tiles (rows, columns) that GPU matmul libraries compile: the usual CUTLASS menu."""
-MAX_SPLIT_K = 8
-ATTENTION_ROWS = 128
-"""Query rows of one thread block in FlashAttention-2 (arXiv 2307.08691, section 3.3)."""
-DECODE_ROWS = 16
-"""Rows of the smallest tensor-core tile: a decode pads its query heads of one KV head to it."""
-DECODE_KERNELS = 2
-"""Split-KV decode: the partial products, then their combination."""
+__all__ = ["TILES", "ResolvedGpu", "cost", "estimate", "resolve"]
 
-
-class ResolvedGpu(NamedTuple):
-    """Rates per clock of one GPU, all SMs together."""
-
-    freq_hz: int
-    num_sms: int
-    tensor: Rates
-    tensor_sustained: float
-    vector_ops_per_cycle: float
-    l2_bytes_per_cycle: float
-    memory_bytes_per_cycle: float
-    floor_cycles: float
-
-
-def resolve(name: str, unit: Gpu, hardware: HardwareSpec) -> ResolvedGpu:
-    return ResolvedGpu(
-        freq_hz=unit.clock,
-        num_sms=unit.num_sms,
-        tensor=rates({d: unit.tensor_peak[d] / 2 / unit.clock for d in unit.tensor_peak}),
-        tensor_sustained=unit.tensor_sustained,
-        vector_ops_per_cycle=unit.vector_peak / unit.clock,
-        l2_bytes_per_cycle=unit.l2_bandwidth / unit.clock,
-        memory_bytes_per_cycle=bytes_per_s(hardware.memory) / unit.clock,
-        floor_cycles=ps_to_s(unit.kernel_floor) * unit.clock,
-    )
+GRAPH_NODE_US, STREAM_US = 1.3, 2.6
+"""From one small kernel to the next in a CUDA graph, and queued in a stream (te42kyfo/gpu-benches, gpu-small-kernels: 1.28-1.36
+and 2.5-2.7 us on A100 and H200). The floor of a kernel holds the first."""
+HOST_CALL_US = 12.5
+HOST_BEFORE = 0.7
+"""One call of a framework's operator on the host, and the share of it that lies before the kernel's launch; the rest runs beside the
+kernel. From the smallest and largest rows of PrincetonUniversity/LLMCompass 2e015fd (A100, eager PyTorch)."""
+HOST_CALLS = {"softmax": 1, "gemm": 2, "gemv": 2, "bmm": 2, "layernorm": 4, "rmsnorm": 4, "gelu": 4, "gelu_mul": 4}
+"""Calls that an eager operator makes, where it is more than one."""
+PLAIN_OPERANDS = ("vllm", "llmcompass")
+PLAIN_FACTOR = 1.08
+"""Matmuls whose operands are not random draw less power and clock higher: large ones of A100 have a median of 284 TFLOP/s under
+vLLM (weights not initialised) and 262 under TensorRT-LLM (ai-dynamo/aiconfigurator 095f58a51)."""
+ISSUE = {"softmax": 4.5}
+"""Issue slots a vector operation, where it is more than one: a softmax passes over its rows three times, converts each time and takes
+two exponentials, on units of a quarter of the rate."""
+WIDE_ROW = 8192
+"""Elements of a row that no longer fit one thread block's registers: a reduction reads such a row from memory again."""
+REDUCTIONS = ("softmax", "layernorm", "rmsnorm")
+TRACE = "sglang"
+"""Whose attention kernels a trace is taken to run, and whose matmuls, without what their clocks cover beside the kernel."""
 
 
-def cost(rows: Rows, gpu: ResolvedGpu) -> Costs:
-    """Costs of rows of every class but collectives.
+class Group(NamedTuple):
+    """What rows of one call of a kernel model share."""
 
-    time = floor + max(compute, memory): loads, stores and arithmetic of a kernel overlap, its start and end do not.
-    """
-    work = rows.work
+    work: str
+    framework: str
+    dtype: str
+    kernel: str
+    act: int
+    weight: int
+    kv: int
+
+
+def cost(rows: Rows, gpu: ResolvedGpu, conditions: Conditions | None = None) -> Costs:
+    """Costs of rows of every class but collectives. Without conditions: in a CUDA graph, weights and cache outside the L2."""
     ledger = Ledger(rows.size)
-    compute = np.zeros(rows.size)
-    kernels = np.where(work == 2, DECODE_KERNELS, 1)
-    sram_bytes = np.zeros(rows.size, np.int64)
-    for code, model in ((0, _matmul), (1, _attention_prefill), (2, _attention_decode)):
-        index = np.flatnonzero(work == code)
-        if index.size:
-            compute[index], sram_bytes[index] = model(rows.take(index), gpu)
-    compute = np.maximum(compute, rows.vector_ops / gpu.vector_ops_per_cycle)
-    memory = rows.memory_bytes / gpu.memory_bytes_per_cycle
-    floor = gpu.floor_cycles * kernels
-    ideal = np.maximum(rows.macs / gpu.tensor.macs_per_cycle[rows.act_dtype], rows.vector_ops / gpu.vector_ops_per_cycle)
-
-    ledger.spend("ideal", ideal)
-    ledger.spend("edge", compute - ideal)
-    ledger.spend("memory", memory - compute)
-    ledger.spend("launch", floor)
+    conditions = _of_a_trace(rows) if conditions is None else conditions
+    parts = estimate(rows, gpu, conditions)
+    launch = parts.fixed + launch_us(rows, conditions, parts.fixed + parts.busy)
+    ideal = np.maximum(rows.macs / gpu.tensor.macs_per_cycle[rows.act_dtype] / gpu.mhz, rows.vector_ops / gpu.vector_ops_per_us)
+    ideal = np.minimum(np.where(rows.work <= 2, rows.macs / gpu.tensor.macs_per_cycle[rows.act_dtype] / gpu.mhz, ideal), parts.busy)
+    edge = np.maximum(np.minimum(parts.compute, parts.busy) - ideal, 0)
+    ledger.spend("ideal", ideal * gpu.mhz)
+    ledger.spend("edge", edge * gpu.mhz)
+    ledger.spend("memory", (parts.busy - ideal - edge) * gpu.mhz)
+    ledger.spend("launch", launch * gpu.mhz)
     ledger.count_macs(rows.macs, gpu.tensor.used[rows.act_dtype])
     ledger.count("vector_op", rows.vector_ops)
-    ledger.count("sram_bytes", sram_bytes)
-    ledger.count("l2_bytes", rows.memory_bytes)
-    ledger.count_dram(rows.memory_bytes)
-    matrix = np.where(work <= 2, compute, 0)
-    ledger.bind({"memory": memory, "compute": matrix, "vector": compute - matrix, "launch": floor})
+    ledger.count("sram_bytes", parts.tile_bytes.astype(np.int64))
+    ledger.count("l2_bytes", np.maximum(rows.memory_bytes, parts.tile_bytes.astype(np.int64)))
+    ledger.count_dram(parts.dram_bytes.astype(np.int64))
+    matrix = np.where(rows.work <= WORK.index("attention_decode"), parts.compute, 0)
+    ledger.bind({"memory": parts.memory, "compute": matrix, "vector": parts.compute - matrix, "launch": launch})
     return ledger.costs()
 
 
-def _matmul(rows: Rows, gpu: ResolvedGpu) -> tuple[Floats, Int64s]:
-    """Cycles of the best tile, and bytes that its thread blocks load into shared memory.
+def estimate(rows: Rows, gpu: ResolvedGpu, conditions: Conditions) -> Parts:
+    """Parts of each row's time in us, without the launch path."""
+    out = Parts(*(np.zeros(rows.size) for _ in Parts._fields))
+    for group, index in _groups(rows, conditions):
+        parts = _kernel(group, rows.take(index), conditions.take(index), gpu)
+        for whole, part in zip(out, parts, strict=True):
+            whole[index] = part
+    return out
 
-    A wave is one thread block on every SM. Where the output has fewer tiles than there are SMs, the inner dimension is
-    split over several blocks. Reading a tile's operands from L2 is a ceiling of its own.
+
+def _of_a_trace(rows: Rows) -> Conditions:
+    zero = np.zeros(rows.size, np.int64)
+    return Conditions(zero, np.array(DTYPES, object)[rows.act_dtype].astype(str), rows.kv_dtype, zero, zero, zero)
+
+
+def _groups(rows: Rows, conditions: Conditions) -> list[tuple[Group, Int64s]]:
+    """Rows of the same kernel model, framework and types."""
+    _, dtype = np.unique(conditions.dtype, return_inverse=True)
+    work = np.minimum(rows.work, WORK.index("vector"))
+    unfit = work == WORK.index("vector")
+    columns = (work, conditions.framework, dtype.reshape(-1), conditions.kernel, rows.act_dtype, rows.weight_dtype, rows.kv_dtype,
+               conditions.kv_dtype)
+    key = np.zeros(rows.size, np.int64)
+    for column in columns:
+        key = key * 64 + np.where(unfit & (column is not work) & (column is not conditions.framework), 0, column)
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    out = []
+    for number, at in enumerate(first.tolist()):
+        group = Group(WORK[work[at]], FRAMEWORKS[conditions.framework[at]], str(conditions.dtype[at]), KERNEL_NAMES[conditions.kernel[at]],
+                      int(rows.act_dtype[at]), int(rows.weight_dtype[at]), int(conditions.kv_dtype[at]))
+        out.append((group, np.flatnonzero(inverse == number)))
+    return out
+
+
+def _kernel(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGpu) -> Parts:
+    if group.work == "matmul":
+        return _matmul(group, rows, conditions, gpu)
+    if group.work in ("attention_prefill", "attention_decode"):
+        return _attention(group, rows, conditions, gpu)
+    condition = condition_of(gpu, group.framework, "vector", "")
+    cold = np.where(rows.work == WORK.index("move"), 1.0, 0.0)
+    slots = np.array([ISSUE.get(kind.name, 1.0) for kind in KINDS])[rows.kind] * rows.vector_ops
+    wide = np.array([kind.name in REDUCTIONS for kind in KINDS])[rows.kind] & (rows.n > WIDE_ROW)
+    bytes_ = rows.memory_bytes.astype(np.float64) + wide * rows.input_bytes
+    return gpu_vector.vector(bytes_, slots.astype(np.float64), gpu, condition, cold)
+
+
+def condition_of(gpu: ResolvedGpu, framework: str, section: str, key: str) -> Any:
+    """How a framework runs a class of work in a type: of the GPU's own calibration, else of a relative, else of the nearest type.
+
+    A trace runs TRACE's kernels without what lies around them.
     """
+    empty = {"gemm": GemmCondition, "attention_prefill": PrefillCondition, "attention_decode": DecodeCondition,
+             "vector": VectorCondition}[section]()
+    wanted = TRACE if framework == "" else framework
+    for name in (wanted, *((TRACE, "trtllm") if section != "vector" else ())):
+        for kind in (key, key.split("-", maxsplit=1)[0], "bf16"):
+            for known in gpu.conditions:
+                found = getattr(known.get(name), section, None) if name in known else None
+                chosen = found.get(kind) if isinstance(found, dict) else found
+                if chosen is None:
+                    continue
+                if framework in PLAIN_OPERANDS and name != framework and section == "gemm":
+                    chosen = chosen.model_copy(update={"tensor_factor": chosen.tensor_factor * PLAIN_FACTOR})
+                return _bare(chosen) if framework == "" else chosen
+    return empty
+
+
+def _bare(condition: Any) -> Any:
+    around = ("extra_us", "quant_passes", "append_passes", "other_head_us", "padded_head_us")
+    return condition.model_copy(update={name: 0.0 for name in around if name in type(condition).model_fields})
+
+
+def _matmul(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGpu) -> Parts:
+    types = gpu_gemm.types_of(group.dtype, group.act, int(BITS[group.act]), int(BITS[group.weight]), group.framework)
+    kernel = gpu_gemm.kernel_of(group.framework, group.dtype)
+    condition = condition_of(gpu, group.framework, "gemm", gemm_key(group.dtype))
     grouped = rows.kind == CODE["grouped_gemm"]
-    m = np.where(grouped, -(-rows.m // rows.batch), rows.m)[:, None]
-    n, k, batch = rows.n[:, None], rows.k[:, None], rows.batch[:, None]
-    tile_m, tile_n = TILES[:, 0], TILES[:, 1]
-    operand_bytes = BITS[rows.act_dtype][:, None] / 8
-
-    blocks = batch * -(-m // tile_m) * -(-n // tile_n)
-    split = np.clip(gpu.num_sms // blocks, 1, MAX_SPLIT_K)
-    waves = -(-blocks * split // gpu.num_sms)
-    depth = k / split
-    macs_per_sm = gpu.tensor.macs_per_cycle[rows.act_dtype][:, None] * gpu.tensor_sustained / gpu.num_sms
-    issue = depth * tile_m * tile_n / macs_per_sm
-    l2 = depth * (tile_m + tile_n) * operand_bytes / (gpu.l2_bytes_per_cycle / gpu.num_sms)
-    cycles = waves * np.maximum(issue, l2)
-    best = np.argmin(cycles, axis=1)
-    chosen = np.arange(rows.size), best
-    loaded = blocks * k * (tile_m + tile_n) * operand_bytes
-    return cycles[chosen], loaded[chosen].astype(np.int64)
+    each = np.where(grouped, -(-rows.m // np.maximum(rows.batch, 1)), rows.m)
+    shape = gpu_gemm.Shape(*(column.astype(np.float64) for column in (rows.batch, each, rows.n, rows.k, conditions.copies)))
+    own = group.framework in gpu_gemm.OWN_INPUTS
+    return gpu_gemm.gemm(shape, types, gpu, kernel, condition, own)
 
 
-def _attention_prefill(rows: Rows, gpu: ResolvedGpu) -> tuple[Floats, Int64s]:
-    """Fused attention: one thread block takes 128 queries of one head and walks over the keys that they may see."""
-    blocks = rows.batch * rows.heads_q * -(-rows.q_len // ATTENTION_ROWS)
-    fullness = blocks / (-(-blocks // gpu.num_sms) * gpu.num_sms)
-    diagonal = rows.m * rows.heads_q * (ATTENTION_ROWS // 2) * (rows.head_dim + rows.value_dim)
-    macs_per_cycle = gpu.tensor.macs_per_cycle[rows.act_dtype] * gpu.tensor_sustained
-    key_bytes = (rows.head_dim + rows.value_dim) * BITS[rows.kv_dtype] // 8
-    loaded = rows.pairs * rows.heads_q * key_bytes // ATTENTION_ROWS
-    return (rows.macs + diagonal) / macs_per_cycle / fullness, loaded
+def gemm_key(dtype: str) -> str:
+    return "bf16" if dtype in ("bf16", "fp16", "tf32", "fp32") else dtype
 
 
-def _attention_decode(rows: Rows, gpu: ResolvedGpu) -> tuple[Floats, Int64s]:
-    """Split-KV decode: query heads of one KV head share its keys and fill a tile of 16 rows; the cache is read once."""
-    group = rows.heads_q // np.maximum(rows.heads_kv, 1)
-    padding = DECODE_ROWS * -(-group // DECODE_ROWS) / np.maximum(group, 1)
-    macs_per_cycle = gpu.tensor.macs_per_cycle[rows.act_dtype] * gpu.tensor_sustained
-    return rows.macs * padding / macs_per_cycle, rows.kv_read_bytes
+def _attention(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGpu) -> Parts:
+    act_bytes = max(2.0, float(BITS[group.act] / 8)) if group.framework else float(BITS[group.act] / 8)
+    queries = rows.m * rows.heads_q * (rows.head_dim + rows.value_dim) * act_bytes
+    columns = (rows.batch, rows.heads_q, np.maximum(rows.heads_kv, 1), rows.head_dim, rows.value_dim, rows.q_len, rows.kv_len,
+               rows.window, rows.pairs, BITS[rows.kv_dtype] / 8, rows.kv_read_bytes, queries, conditions.copies == 0)
+    heads = gpu_attention.Heads(*(np.asarray(column, np.float64) for column in columns))
+    kernel = gpu_attention.NAMED.get(group.kernel) or gpu_attention.OF_FRAMEWORK.get(group.framework, gpu_attention.FLASH3)
+    key = attention_key(DTYPES[group.act], DTYPES[group.kv])
+    if not kernel.fused:
+        return gpu_attention.unfused(heads, group.act, act_bytes, gpu)
+    # A prefill over an fp8 cache multiplies in fp8 whatever its label says: its rate is above what bf16 can reach.
+    arithmetic = DTYPES.index("fp8") if key == "bf16-fp8" and gpu.tensor.used[DTYPES.index("fp8")] == DTYPES.index("fp8") else group.act
+    run = gpu_attention.prefill if group.work == "attention_prefill" else gpu_attention.decode
+    condition = condition_of(gpu, group.framework, group.work, key)
+    return run(heads, arithmetic if group.work == "attention_prefill" else group.act, gpu, kernel, condition)
+
+
+def attention_key(act: str, kv: str) -> str:
+    """Key of an attention's condition: bf16, fp8, or bf16-fp8 where only the cache is fp8."""
+    kinds = {"fp8": "fp8", "int8": "fp8"}
+    act, kv = kinds.get(act, "bf16"), kinds.get(kv, "bf16")
+    return act if act == kv else f"{act}-{kv}"
+
+
+def launch_us(rows: Rows, conditions: Conditions, kernel_us: Floats) -> Floats:
+    """What a launch path adds to kernels of a CUDA graph; eager, a short kernel hides behind the host that goes on."""
+    host = np.array([HOST_CALLS.get(kind.name, 1) for kind in KINDS], np.float64)[rows.kind] * HOST_CALL_US
+    eager = np.maximum(host - kernel_us, HOST_BEFORE * host)
+    by_path = np.stack([np.zeros(rows.size), np.full(rows.size, STREAM_US - GRAPH_NODE_US), eager])
+    added: Floats = by_path[conditions.launch, np.arange(rows.size)]
+    return added

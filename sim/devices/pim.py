@@ -1,9 +1,7 @@
-"""Processing in memory: attention over the cache as tiles of all-bank dot products, with legal timing.
+"""Processing in memory: attention over the cache, and matrices times few vectors, in time of the command-level engine.
 
-A tile opens one row in every bank of a channel, multiplies it with vectors from the channel's global buffer, and closes
-it. A K row holds whole keys of several heads, one token a bank; a V row holds many tokens of one value dimension, one
-dimension a bank (the layouts of NeuPIMs, arXiv 2403.00579, section 5). Query heads of one KV head share the open row: the vector
-buffer is taken to hold all their vectors.
+A channel does the scores (or the values) of its requests one after another; the fullest channel decides. Softmax runs on the vector
+unit, but in AttAcc's stacks, which have one of their own. Keys, values and vectors are taken to have the type of the cache.
 """
 
 from __future__ import annotations
@@ -12,185 +10,255 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gemvane.workloads.ops import BITS, CODE, Rows
+from gemvane.workloads.ops import BITS, CODE, DTYPES, Rows
 from gemvane.workloads.trace import Requests
 
-from ..costs import Costs, Floats, Int64s, Ledger
-from ..schema import HardwareSpec, Pim
+from ..costs import CAUSES, Costs, Int64s, Ledger
+from ..schema import Gpu, HardwareSpec, Pim, Vector
+from . import pim_append
+from .pim_channel import COUNTS, NOTHING, Key, Load, Shape, channel, engine_part, key_of, softmax_outside, step_ticks, units
+from .pim_place import Placed, alg1_weights, place, split_tokens
 
-LANE_BITS = 16
-"""Width of one lane; narrower elements are packed."""
+ALIKE = ("kind", "sub_batch", "batch", "m", "k", "heads_q", "heads_kv", "head_dim", "value_dim", "kv_dtype")
+"""Columns in which rows agree that differ only in the length of the cache (and matrices in their outputs)."""
+
+
+MOST_VECTORS = 16
+"""Vectors of a matmul that meet a row while it is open; what has more reads its weights again (a choice of ours, not a limit of a part)."""
 
 
 class ResolvedPim(NamedTuple):
-    """One PIM memory. Times are cycles of its clock."""
+    """One PIM memory. Times are cycles of its command clock."""
 
+    name: str
     freq_hz: int
     channels: int
-    banks: int
-    row_bytes: int
-    lanes: int
-    step: int
-    min_steps: int
-    open_cycles: int
-    """From the tile's header to its first dot product."""
-    close_cycles: int
-    """From the end of the last dot product to the next header."""
-    gwrite: int
-    refresh_cycles: int
-    refresh_interval: int
+    key: Key
+    placement: str
     by_head: bool
-
-
-class Tiles(NamedTuple):
-    """Work of one request (or of one of its KV heads) in one operator; all columns alike in shape."""
-
-    tiles: Int64s
-    passes_cycles: Int64s
-    gwrites: Int64s
-    steps: Int64s
-    chunks: Int64s
-    """Sets of tiles that read the same vectors."""
+    operands: dict[str, float]
+    peak_macs_per_cycle: float
+    """Of all channels, in operands of 16 bits."""
+    adds_per_cycle: float
+    """Of the unit that adds the partial results of channels."""
 
 
 def resolve(name: str, unit: Pim, hardware: HardwareSpec) -> ResolvedPim:
-    """The tile's fixed parts.
-
-    Activations of one rank are a tFAW window apart when they fill it, ranks interleave on the command bus one cycle
-    apart; a row may close read-to-precharge after the start of the last step, one command a bank, and precharge must
-    have ended when the next tile activates.
-    """
-    banks = unit.ranks * unit.bank_groups * unit.banks_per_group
-    commands = banks // unit.activate_banks
-    per_rank = max(1, commands // unit.ranks)
-    opening = 1 + (per_rank - 1) * unit.n_faw + (min(unit.ranks, commands) - 1) + unit.n_rcd
-    closing = max(0, unit.n_rtp - unit.step_cycles) + max(unit.precharge_commands, unit.n_rp)
+    """ValueError naming the unit's field for a part without PIM commands, or one that has not what the unit asks of it."""
+    key = key_of(unit)
+    where = f"{hardware.name}: units.{name}"
+    try:
+        part = engine_part(key)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    freq_hz = round(10**12 / part.tick_ps)
+    adds = [u.num_lanes * u.clock for u in hardware.units.values() if isinstance(u, Vector)]
+    adds += [u.vector_peak // 2 for u in hardware.units.values() if isinstance(u, Gpu)]
     return ResolvedPim(
-        freq_hz=unit.clock, channels=unit.channels, banks=banks, row_bytes=unit.row, lanes=unit.lanes, step=unit.step_cycles,
-        min_steps=unit.min_steps, open_cycles=opening, close_cycles=closing, gwrite=unit.gwrite_cycles,
-        refresh_cycles=unit.n_rfc, refresh_interval=unit.n_refi, by_head=unit.placement == "head",
-    )
-
-
-def score_tiles(tokens: Int64s, heads_kv: Int64s, group: Int64s, dim: Int64s, bits: Int64s, pim: ResolvedPim) -> Tiles:
-    """q . K: tokens over banks, keys of neighbouring heads in one row; a key longer than a row is cut into pieces."""
-    row_elements = pim.row_bytes * 8 // bits
-    pieces = -(-dim // row_elements)
-    heads_per_row = np.maximum(1, row_elements // dim)
-    rows = pieces * -(-heads_kv // heads_per_row)
-    piece = -(-dim // pieces)
-    steps = np.maximum(-(-piece * bits // (pim.lanes * LANE_BITS)), pim.min_steps)
-    token_tiles = -(-tokens // pim.banks)
-    passes = token_tiles * heads_kv * pieces * group
-    return Tiles(token_tiles * rows, passes * pim.step * (steps + 1), rows * group, passes * steps, rows)
-
-
-def value_tiles(tokens: Int64s, heads_kv: Int64s, group: Int64s, dim: Int64s, bits: Int64s, pim: ResolvedPim) -> Tiles:
-    """p . V: value dimensions over banks, tokens along a row."""
-    row_elements = pim.row_bytes * 8 // bits
-    chunks = -(-tokens // row_elements)
-    per_step = pim.lanes * LANE_BITS // bits
-    last = tokens - (chunks - 1) * row_elements
-    steps = (chunks - 1) * np.maximum(row_elements // per_step, pim.min_steps) + np.maximum(-(-last // per_step), pim.min_steps)
-    dim_tiles = -(-dim // pim.banks)
-    return Tiles(heads_kv * chunks * dim_tiles, heads_kv * dim_tiles * group * pim.step * (steps + chunks), heads_kv * chunks * group,
-                 heads_kv * dim_tiles * group * steps, heads_kv * chunks)
-
-
-def tile_cycles(t: Tiles, pim: ResolvedPim) -> Int64s:
-    """Cycles without refresh."""
-    return t.tiles * (pim.open_cycles + pim.close_cycles) + t.passes_cycles + t.gwrites * pim.gwrite
-
-
-def place(weights: Int64s, channels: int) -> Int64s:
-    """Channel of each item: heaviest first, each to the least loaded channel (NeuPIMs, Algorithm 2)."""
-    if weights.size and weights.min() == weights.max():
-        return np.arange(weights.size) % channels
-    load = np.zeros(channels)
-    channel = np.empty(weights.size, np.int64)
-    for item in np.argsort(-weights, kind="stable"):
-        channel[item] = int(np.argmin(load))
-        load[channel[item]] += weights[item]
-    return channel
+        where, freq_hz, unit.channels, key, unit.placement, unit.whole == "head", {str(k): v for k, v in unit.operands.items()},
+        unit.channels * units(key) * part.pim.lanes / step_ticks(key), max(adds, default=freq_hz) / freq_hz,
+    )  # fmt: skip
 
 
 def cost(rows: Rows, pim: ResolvedPim, requests: Requests) -> Costs:
-    """Costs of attention_score and attention_value rows: the fullest channel's cycles, stretched by refresh."""
+    """Costs of attention over the cache, of matmuls and of appends to the cache: the mean of the channels by cause, and `imbalance`
+    up to the fullest. ValueError for a type of the cache that the lanes do not take.
+    """
     ledger = Ledger(rows.size)
-    cycles, opening, refresh = np.zeros(rows.size), np.zeros(rows.size), np.zeros(rows.size)
-    for kind, model in (("attention_score", score_tiles), ("attention_value", value_tiles)):
-        of_kind = np.flatnonzero(rows.kind == CODE[kind])
-        together = np.stack([rows.sub_batch, rows.batch, rows.heads_kv], axis=1)[of_kind]
-        for group in np.unique(together, axis=0):
-            index = of_kind[(together == group).all(axis=1)]
-            r = rows.take(index)
-            seen, channel = _items(r, pim, requests.prompt[requests.sub_batch == group[0]])
-            heads_kv = np.ones_like(r.heads_kv) if pim.by_head else r.heads_kv
-            dim = r.head_dim if kind == "attention_score" else r.value_dim
-            heads, share, dims, bits = (c[:, None] for c in (heads_kv, r.heads_q // r.heads_kv, dim, BITS[r.kv_dtype]))
-            tiles = model(seen, heads, share, dims, bits, pim)
-            worst, open_share = _fullest_channel(tiles, channel, pim)
-            cycles[index], opening[index] = worst, worst * open_share
-            refresh[index] = worst * _refresh_stretch(tiles, pim)
-            _count(ledger, index, tiles, r, pim)
-    ideal = cycles - opening
-    ledger.spend("ideal", ideal)
-    ledger.spend("row", opening)
-    ledger.spend("refresh", refresh)
+    columns = np.stack([getattr(rows, name) for name in ALIKE])
+    matmul, append = rows.work == 0, rows.kind == CODE["kv_append"]
+    prefill = rows.kind == CODE["attention_prefill"]
+    for index in _alike(columns, np.flatnonzero(~matmul & ~append & ~prefill)):
+        _attention(ledger, index, rows.take(index), pim, requests)
+    for row in np.flatnonzero(prefill).tolist():
+        _prefill(ledger, row, rows.take(np.array([row])), pim, requests)
+    for row in np.flatnonzero(matmul).tolist():
+        _matmul(ledger, row, rows.take(np.array([row])), pim)
+    if append.any():
+        index = np.flatnonzero(append)
+        whole = not pim.by_head and pim.placement != "split"
+        pim_append.cost(ledger, index, rows.take(index), pim.key, pim.channels, requests, whole=whole)
+    ledger.count("vector_op", rows.vector_ops)
     ledger.count("pim_mac", rows.macs)
-    ledger.bind({"pim": cycles})
+    ledger.bind({"pim": ledger.cycles.sum(axis=1)})
     return ledger.costs()
 
 
-def _items(rows: Rows, pim: ResolvedPim, prompts: Int64s) -> tuple[Int64s, Int64s]:
-    """Cached tokens [row, item] and the channel of each item. An item is a request, or one KV head of one.
+def packing(pim: ResolvedPim, dtype: int) -> tuple[float, float]:
+    """Elements of a type in the place of one of 16 bits, and a lane's multiply-adds in a step. ValueError where it does not take it."""
+    name = DTYPES[dtype]
+    if name not in pim.operands:
+        raise ValueError(f"{pim.name}: operands has no {name}, the type of what it should multiply. "
+                         f"Use --kv-dtype {' or '.join(pim.operands)}.")
+    return 16 / float(BITS[dtype]), pim.operands[name]
+
+
+def _alike(columns: Int64s, index: Int64s) -> list[Int64s]:
+    if not index.size:
+        return []
+    _, group = np.unique(columns[:, index], axis=1, return_inverse=True)
+    group = group.reshape(-1)
+    return [index[group == number] for number in range(int(group.max()) + 1)]
+
+
+def _attention(ledger: Ledger, index: Int64s, rows: Rows, pim: ResolvedPim, requests: Requests) -> None:
+    """Rows alike but for the lengths: steps between which no item grows into new work are solved once."""
+    kind = str(next(name for name, code in CODE.items() if code == rows.kind[0]))
+    shape = _shape(kind, rows, pim)
+    one = channel(pim.key, shape)
+    seen, prompts = _seen(rows, requests)
+    merged = np.zeros(rows.size, np.int64)
+    if pim.placement == "split":
+        seen = -np.sort(-seen, axis=1)
+        held = [split_tokens(tokens, engine_part(pim.key).banks, pim.channels) for tokens in seen]
+        if kind != "attention_score":
+            partial = np.array([int(((tokens > 0).sum(axis=1) - 1).sum()) for tokens in held])
+            merged = partial * rows.heads_q * rows.value_dim
+        lists = [[of_channel[of_channel > 0] for of_channel in _whole(tokens, one.granule).T] for tokens in held]
+    else:
+        placed = _placed(rows, pim, prompts)
+        items = _whole(np.repeat(seen, rows.heads_kv[0], axis=1) if pim.by_head else seen, one.granule)
+        where = [np.flatnonzero(placed.channel == c) for c in range(pim.channels)]
+        lists = [[tokens[of_channel] for of_channel in where] for tokens in items]
+    known: dict[tuple[tuple[int, ...], ...], tuple[Int64s, Int64s]] = {}
+    for row, of_row in zip(index, lists, strict=True):
+        loads = tuple(tuple(sorted(tokens.tolist(), reverse=True)) for tokens in of_row)
+        if loads not in known:
+            known[loads] = _together([one.load(items) for items in loads])
+        causes, counts = known[loads]
+        ledger.cycles[row] += causes
+        _count(ledger, row, counts)
+    _ideal(ledger, index, rows.macs, pim, shape.rate)
+    ledger.spend("vector", merged / pim.adds_per_cycle, index)
+    ledger.count("vector_op", merged, index)
+    _outside(ledger, index, rows, pim)
+
+
+def _prefill(ledger: Ledger, row: int, rows: Rows, pim: ResolvedPim, requests: Requests) -> None:
+    """Prompts token by token, as CENT's: each token's attention over what it sees of the cache, with its softmax between."""
+    prompts = requests.prompt[requests.sub_batch == rows.sub_batch[0]]
+    if prompts.size == 0:
+        prompts = np.repeat(rows.q_len, int(rows.batch[0]))
+    window = int(rows.window[0]) or int(prompts.max())
+    causal = int(rows.pairs[0]) < int((prompts * np.minimum(prompts, window)).sum())
+    kinds = ("attention_score", "attention_value") if softmax_outside(pim.key) else ("attention_decode",)
+    solvers = [channel(pim.key, _shape(kind, rows, pim)) for kind in kinds]
+    of_length: dict[int, Load] = {}
+    for prompt in set(prompts.tolist()):
+        seen = np.minimum(np.arange(1, prompt + 1) if causal else np.full(prompt, prompt), window)
+        of_length[prompt] = _sum([one.load((int(tokens),)).times(int(times)) for one in solvers
+                                  for tokens, times in zip(*np.unique(_whole(seen, one.granule), return_counts=True), strict=True)])
+    items = [of_length[n] for n in np.repeat(prompts, int(rows.heads_kv[0]) if pim.by_head else 1).tolist()]
+    of_item = place("greedy", np.array([item.cycles for item in items]), pim.channels).channel
+    causes, counts = _together([_sum([items[i] for i in np.flatnonzero(of_item == c)]) for c in range(pim.channels)])
+    index = np.array([row])
+    ledger.cycles[row] += causes
+    _count(ledger, row, counts)
+    _ideal(ledger, index, rows.macs, pim, packing(pim, int(rows.kv_dtype[0]))[1])
+    if softmax_outside(pim.key):
+        ledger.spend("vector", rows.vector_ops / pim.adds_per_cycle, index)
+    _outside(ledger, index, rows, pim)
+
+
+def _shape(kind: str, rows: Rows, pim: ResolvedPim) -> Shape:
+    heads_kv = max(1, int(rows.heads_kv[0]))
+    dim = int(rows.value_dim[0] if kind == "attention_value" else rows.head_dim[0])
+    return Shape(kind, 1 if pim.by_head else heads_kv, int(rows.heads_q[0]) // heads_kv, dim, *packing(pim, int(rows.kv_dtype[0])))
+
+
+def _whole(tokens: Int64s, granule: int) -> Int64s:
+    """Rounded up to where the work grows."""
+    whole: Int64s = -(-tokens // granule) * granule
+    return whole
+
+
+def _seen(rows: Rows, requests: Requests) -> tuple[Int64s, Int64s]:
+    """Cached tokens [row, request] that the step's queries see, and the prompt of each request.
 
     A kernel table has no requests: each row then stands for `batch` sequences of its own length.
     """
-    heads = int(rows.heads_kv[0]) if pim.by_head else 1
+    prompts = requests.prompt[requests.sub_batch == rows.sub_batch[0]]
     if prompts.size == 0:
-        items = int(rows.batch[0]) * heads
-        return np.repeat(rows.kv_len[:, None], items, axis=1), place(np.zeros(items, np.int64), pim.channels)
+        count = int(rows.batch[0])
+        return np.repeat(rows.kv_len[:, None], count, axis=1), np.repeat(rows.kv_len[0], count)
     seen = prompts[None, :] + rows.generated[:, None]
-    seen = np.where(rows.window[:, None] > 0, np.minimum(seen, rows.window[:, None]), seen)
-    return np.repeat(seen, heads, axis=1), place(np.repeat(prompts, heads), pim.channels)
+    return np.where(rows.window[:, None] > 0, np.minimum(seen, rows.window[:, None]), seen), prompts
 
 
-def _fullest_channel(tiles: Tiles, channel: Int64s, pim: ResolvedPim) -> tuple[Int64s, Floats]:
-    """Cycles of the busiest channel of each row, and the share of them that opens and closes rows."""
-    cycles = tile_cycles(tiles, pim)
-    load = np.zeros((cycles.shape[0], pim.channels), np.int64)
-    for c in np.unique(channel):
-        load[:, c] = cycles[:, channel == c].sum(axis=1)
-    opening = (tiles.tiles * (pim.open_cycles + pim.close_cycles)).sum(axis=1) / np.maximum(cycles.sum(axis=1), 1)
-    return load.max(axis=1), opening
+def _placed(rows: Rows, pim: ResolvedPim, prompts: Int64s) -> Placed:
+    """The channel of each request, or of each KV head of each request, for the whole run: weighed by its prompt's scores and values."""
+    heads = int(rows.heads_kv[0]) if pim.by_head else 1
+    if pim.placement == "round-robin":
+        return place("round-robin", np.repeat(prompts, heads), pim.channels)
+    lengths, which = np.unique(prompts, return_inverse=True)
+    if pim.placement == "neupims-alg1":
+        part = engine_part(pim.key)
+        each = alg1_weights(lengths, int(rows.heads_kv[0]) // heads, int(rows.head_dim[0]), part.row_bytes // part.pim.element, part.banks)
+    else:
+        kinds = ("attention_decode",) if rows.kind[0] == CODE["attention_decode"] else ("attention_score", "attention_value")
+        solvers = [channel(pim.key, _shape(kind, rows, pim)) for kind in kinds]
+        each = np.array([sum(one.load((int(_whole(n, one.granule)),)).cycles for one in solvers) for n in lengths])
+    order = np.argsort(-prompts, kind="stable")  # requests alike in weight but not in length: the same whatever their order
+    placed = place("balance" if pim.placement == "balance" else "greedy", np.repeat(each[which][order], heads), pim.channels)
+    of_item = np.empty((prompts.size, heads), np.int64)
+    of_item[order] = placed.channel.reshape(-1, heads)
+    return placed._replace(channel=of_item.reshape(-1))
 
 
-def _refresh_stretch(tiles: Tiles, pim: ResolvedPim) -> Floats:
-    """Extra time per useful cycle: no tile runs across a refresh, so what whole tiles leave over of an interval is lost.
-
-    The vector loads of a chunk first fill what the tiles before have left over; what is left of them shares an interval with
-    the first tiles. A tile longer than an interval takes as many whole ones as it needs.
-    """
-    columns = (tile_cycles(tiles, pim), tiles.tiles, tiles.chunks, tiles.gwrites)
-    work, count, chunks, gwrites = (np.maximum(column.sum(axis=1), 1) for column in columns)
-    period, each = (work - gwrites * pim.gwrite) / count, count / chunks
-    usable = pim.refresh_interval - pim.refresh_cycles
-    fitting = np.maximum(usable // period, 1)
-    spans = np.maximum(np.ceil((period + pim.refresh_cycles) / pim.refresh_interval), 1)
-    loads = np.maximum(gwrites * pim.gwrite / chunks - np.maximum(spans * usable - fitting * period, 0), 0)
-    begun = loads % usable
-    shared = np.minimum((usable - begun) // period, each) * (begun > 0)
-    crowded = loads // usable + (begun > 0) + (each - shared) * spans / fitting
-    packed = np.where(work / chunks <= usable, each / fitting, crowded)
-    stretch: Floats = np.maximum(packed * chunks, work / usable) * pim.refresh_interval / work - 1
-    return stretch
+def _sum(loads: list[Load]) -> Load:
+    """Loads one after another."""
+    causes = sum((load.causes for load in loads), NOTHING.causes)
+    return Load(sum(load.cycles for load in loads), causes, sum((load.counts for load in loads), NOTHING.counts))
 
 
-def _count(ledger: Ledger, index: Int64s, tiles: Tiles, rows: Rows, pim: ResolvedPim) -> None:
-    step_bytes = pim.banks * pim.lanes * LANE_BITS // 8
-    ledger.count("dram_activate_bytes", tiles.tiles.sum(axis=1) * pim.banks * pim.row_bytes, index)
-    ledger.count("dram_array_bytes", tiles.steps.sum(axis=1) * step_bytes, index)
-    ledger.count("pim_buffer_bytes", tiles.gwrites.sum(axis=1) * pim.row_bytes, index)
-    for action in ("dram_move_bytes", "dram_tsv_bytes", "dram_io_bytes"):
-        ledger.count(action, rows.input_bytes + rows.output_bytes, index)
+def _together(loads: list[Load]) -> tuple[Int64s, Int64s]:
+    """Cycles by cause: means of the channels rounded down, and the rest up to the fullest as `imbalance`; counts of all channels."""
+    causes: Int64s = np.sum([load.causes for load in loads], axis=0) // len(loads)
+    causes[CAUSES.index("imbalance")] += max(load.cycles for load in loads) - causes.sum()
+    counts: Int64s = np.sum([load.counts for load in loads], axis=0)
+    return causes, counts
+
+
+def _ideal(ledger: Ledger, index: Int64s, macs: Int64s, pim: ResolvedPim, packed: float) -> None:
+    """Of the cycles of dot products, those that their multiply-adds take at peak."""
+    at_peak = np.floor(macs / (pim.peak_macs_per_cycle * packed)).astype(np.int64)
+    edge = ledger.cycles[index, CAUSES.index("edge")]
+    ideal = np.minimum(at_peak, edge)
+    ledger.cycles[index, CAUSES.index("ideal")] += ideal
+    ledger.cycles[index, CAUSES.index("edge")] -= ideal
+
+
+def _count(ledger: Ledger, row: int, counts: Int64s) -> None:
+    of = dict(zip(COUNTS, counts, strict=True))
+    names = {"activate_bytes": "dram_activate_bytes", "array_bytes": "dram_array_bytes", "buffer_bytes": "pim_buffer_bytes",
+             "move_bytes": "dram_move_bytes", "tsv_bytes": "dram_tsv_bytes", "io_bytes": "dram_io_bytes"}
+    for name, action in names.items():
+        ledger.count(action, of[name], np.array([row]))
+
+
+def _outside(ledger: Ledger, index: Int64s, rows: Rows, pim: ResolvedPim) -> None:
+    """What passes the pins beside the commands: Newton's vectors, written into a row first; AttAcc's queries and outputs."""
+    style = engine_part(pim.key).pim.style
+    if style == "newton":
+        for action in ("dram_move_bytes", "dram_tsv_bytes", "dram_io_bytes"):
+            ledger.count(action, rows.input_bytes, index)
+    elif style == "attacc":
+        ledger.count("dram_io_bytes", rows.input_bytes + rows.output_bytes, index)
+
+
+def _matmul(ledger: Ledger, row: int, rows: Rows, pim: ResolvedPim) -> None:
+    """Weights with their outputs divided over the channels, which open their rows for MOST_VECTORS vectors at a time."""
+    m, n, products = int(rows.m[0]), int(rows.n[0]), int(rows.batch[0])
+    if rows.kind[0] == CODE["grouped_gemm"]:
+        m = -(-m // products)
+    packed = packing(pim, int(rows.weight_dtype[0] if rows.weight_bytes[0] else rows.act_dtype[0]))
+    shares = np.array([n // pim.channels + (c < n % pim.channels) for c in range(pim.channels)])
+    for vectors, passes in ((MOST_VECTORS, m // MOST_VECTORS), (m % MOST_VECTORS, 1)):
+        if vectors and passes:
+            one = channel(pim.key, Shape("matmul", 1, vectors, int(rows.k[0]), *packed))
+            causes, counts = _together([one.load((share,) * products if share else ()) for share in _whole(shares, one.granule).tolist()])
+            ledger.cycles[row] += causes * passes
+            _count(ledger, row, counts * passes)
+    index = np.array([row])
+    _ideal(ledger, index, rows.macs, pim, packed[1])
+    _outside(ledger, index, rows, pim)

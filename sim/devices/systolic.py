@@ -7,6 +7,8 @@ Sc on the columns there are ceil(Sr/R) x ceil(Sc/C) tiles:
     ws         K   N   M
     is         K   M   N
     os         M   N   K
+
+Compressed N:M weights stay in the array as their kept values, so K is what is kept of it: N/M as many folds.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gemvane.workloads.ops import BITS, CODE, Rows
+from gemvane.workloads.ops import BITS, CODE, GROUP, INDEX_BITS, KEPT, Rows
 
 from ..costs import Costs, Int64s, Ledger
 from ..dram.stream import bytes_per_s
@@ -129,13 +131,19 @@ def pipelined_parts(f: Folding, rows: int, cols: int, dataflow: str, double_buff
 
 
 class _Work(NamedTuple):
-    """Matmuls that a row asks of the arrays: `products` alike of [m, k] x [k, n]; bits of an element of the second operand."""
+    """Matmuls that a row asks of the arrays: `products` alike of [m, k] x [k, n].
+
+    Of N:M weights k counts what is kept; each kept weight has its index beside it, and M / N activations go past it.
+    """
 
     products: Int64s
     m: Int64s
     n: Int64s
     k: Int64s
+    input_bits: Int64s
+    """Of an element of the first operand, for each element of k."""
     weight_bits: Int64s
+    """Of an element of the second operand."""
     resident: NDArray[np.bool_]
     """Whether the first operand and the result stay on the chip."""
     space: Int64s
@@ -159,14 +167,15 @@ def cost(rows: Rows, array: ResolvedSystolic) -> Costs:
     """Costs of matmul and attention rows: time = overhead + first operands + max(array, softmax on the vector unit, memory)."""
     ledger = Ledger(rows.size)
     sums = _Sums(*(np.zeros(rows.size, np.int64) for _ in _Sums._fields))
-    for index, work in _products(rows, array):
-        plans, of_row = _planned(work, array, rows.act_dtype[index])
+    for index, work, machine in _products(rows, array):
+        plans, of_row = _planned(work, machine, rows.act_dtype[index])
         ledger.chose(DATAFLOWS, plans.dataflow, index)
         for total, value in zip(sums, of_row, strict=True):
             total[index] += value
     pad = array.pad
     issue = sums.streaming + sums.preload
-    ideal = np.minimum(rows.macs / (pad.arrays * pad.rows * pad.cols * array.cell.macs_per_cycle[rows.act_dtype]), sums.streaming)
+    macs = rows.useful_macs
+    ideal = np.minimum(macs / (pad.arrays * pad.rows * pad.cols * array.cell.macs_per_cycle[rows.act_dtype]), sums.streaming)
     softmax = rows.vector_ops / array.lanes_per_cycle
     moved = dram_bytes(rows, array.sram_bytes) + sums.again_bytes
     first = np.minimum(sums.first_bytes, moved) / array.memory_bytes_per_cycle
@@ -183,7 +192,7 @@ def cost(rows: Rows, array: ResolvedSystolic) -> Costs:
     ledger.spend("vector", busy - working)
     ledger.spend("memory", memory - first - busy)
     ledger.spend("launch", overhead)
-    ledger.count_macs(rows.macs, array.cell.used[rows.act_dtype])
+    ledger.count_macs(macs, array.cell.used[rows.act_dtype])
     ledger.count("vector_op", rows.vector_ops)
     ledger.count("sram_bytes", sums.sram_bytes)
     ledger.count_dram(moved)
@@ -191,22 +200,29 @@ def cost(rows: Rows, array: ResolvedSystolic) -> Costs:
     return ledger.costs()
 
 
-def _products(rows: Rows, array: ResolvedSystolic) -> list[tuple[Int64s, _Work]]:
-    """Each row as matmuls. Attention loads K, then V, as the stationary operand and streams the queries of its group.
+def _products(rows: Rows, array: ResolvedSystolic) -> list[tuple[Int64s, _Work, ResolvedSystolic]]:
+    """Each row as matmuls, and the array with the dataflows that it may use for them.
 
+    Attention loads K, then V, as the stationary operand and streams the queries of its group.
     A key is streamed past by the queries that see it: pairs / keys of them on average, for every query head of a KV head.
     Scores and weights of attention never leave the chip.
     """
     half, work = array.sram_bytes // 2, rows.work
     matmul, attention = np.flatnonzero(work == 0), np.flatnonzero((work == 1) | (work == 2))
     out = []
-    if matmul.size:
-        r = rows.take(matmul)
+    compressed = rows.sparsity[matmul] > 0
+    stationary = array._replace(pad=array.pad._replace(dataflows=("ws",)))
+    for index, machine in ((matmul[~compressed], array), (matmul[compressed], stationary)):
+        if index.size == 0:
+            continue
+        r = rows.take(index)
         m = np.where(r.kind == CODE["grouped_gemm"], -(-r.m // r.batch), r.m)
         activations = r.input_bytes + r.output_bytes
         resident = activations <= half
         space = np.where(resident, array.sram_bytes - activations, array.sram_bytes)
-        out.append((matmul, _Work(r.batch, m, r.n, r.k, BITS[np.where(r.weight_bytes > 0, r.weight_dtype, r.act_dtype)], resident, space)))
+        input_bits = BITS[r.act_dtype] * GROUP[r.sparsity] // KEPT[r.sparsity]
+        weight_bits = BITS[np.where(r.weight_bytes > 0, r.weight_dtype, r.act_dtype)] + INDEX_BITS[r.sparsity]
+        out.append((index, _Work(r.batch, m, r.n, r.kept_k, input_bits, weight_bits, resident, space), machine))
     if attention.size:
         r = rows.take(attention)
         sequences = np.maximum(r.batch, 1)
@@ -214,22 +230,22 @@ def _products(rows: Rows, array: ResolvedSystolic) -> list[tuple[Int64s, _Work]]
         group = -(-r.heads_q // np.maximum(r.heads_kv, 1))
         queries = np.maximum(1, -(-r.pairs * group // np.maximum(r.n, 1)))
         count, bits = sequences * r.heads_kv, BITS[r.kv_dtype]
-        stays, space = np.ones(r.size, np.bool_), np.full(r.size, half, np.int64)
-        score = _Work(count, queries, keys, r.head_dim, bits, stays, space)
-        value = _Work(count, queries, r.value_dim, keys, bits, stays, space)
+        stays, space, act_bits = np.ones(r.size, np.bool_), np.full(r.size, half, np.int64), BITS[r.act_dtype]
+        score = _Work(count, queries, keys, r.head_dim, act_bits, bits, stays, space)
+        value = _Work(count, queries, r.value_dim, keys, act_bits, bits, stays, space)
         for part, other in ((score, "attention_value"), (value, "attention_score")):
             has = r.kind != CODE[other]
-            out.append((attention[has], _Work(*(c[has] for c in part))))
+            out.append((attention[has], _Work(*(c[has] for c in part)), array))
     return out
 
 
 def _planned(w: _Work, array: ResolvedSystolic, act_dtype: Int64s) -> tuple[Plans, _Sums]:
     """The best tiles of each row's matmuls, and what they come to."""
     act_bits, in_dram = BITS[act_dtype], (~w.resident).astype(np.int64)
-    matmuls = Matmuls(w.m, w.n, w.k, act_bits, w.weight_bits, act_bits, in_dram, in_dram, w.space, w.products)
+    matmuls = Matmuls(w.m, w.n, w.k, w.input_bits, w.weight_bits, act_bits, in_dram, in_dram, w.space, w.products)
     plans = search(matmuls, array.pad, array.memory_bytes_per_cycle, array.cell.macs_per_cycle[act_dtype])
-    input_bytes, weight_bytes = w.m * w.k * act_bits // 8, w.k * w.n * w.weight_bits // 8
-    once = -(-w.k * w.n * w.weight_bits // 8) + in_dram * (-(-w.m * w.k * act_bits // 8) + -(-w.m * w.n * act_bits // 8))
+    input_bytes, weight_bytes = w.m * w.k * w.input_bits // 8, w.k * w.n * w.weight_bits // 8
+    once = -(-w.k * w.n * w.weight_bits // 8) + in_dram * (-(-w.m * w.k * w.input_bits // 8) + -(-w.m * w.n * act_bits // 8))
     rows, cols = array.pad.rows, array.pad.cols
     is_flow = [plans.dataflow == i for i in range(len(DATAFLOWS))]  # ws, os, is
     k_folds = -(-w.k // rows)

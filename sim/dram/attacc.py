@@ -55,7 +55,11 @@ class Clocks(NamedTuple):
 @lru_cache(maxsize=16)
 def clocks(level: Level, *, limited: bool = True) -> Clocks:
     """Of the bundled part with the power limit or without."""
-    part: Part = load("hbm3-attacc" if limited else "hbm3-attacc-npc")
+    return clocks_of(load("hbm3-attacc" if limited else "hbm3-attacc-npc"), level)
+
+
+def clocks_of(part: Part, level: Level) -> Clocks:
+    """Of a part with AttAcc's commands."""
     n = part.spec.timings
     spacing = {"BA": n["nCCDAB"], "BG": n["nCCDSB"], "BUFFER": n["nBL"]}[level]
     return Clocks(spacing, n["nBL"], n["nCCDL"], n["nRCDRD"], n["nRP"], n["nRTPL"], n["nRAS"],
@@ -152,6 +156,11 @@ def steady_clocks(one: Shape, n: Clocks) -> tuple[int, int]:
     """Clocks of a pair of overlapped heads after others like it, and of a head alone."""
     ends = _ends(pair(one), one.level, n, 3)
     return ends[2] - ends[1], _ends(alone(one), one.level, n, 1)[0]
+
+
+def row_openings(one: Shape, n: Clocks) -> int:
+    """Rows that each bank opens for one head, keys and values: each operand begins a row."""
+    return 2 * -(-one.keys * one.steps // n.row_columns)
 
 
 def pair(one: Shape) -> list[Section]:

@@ -24,6 +24,7 @@ from .pimstream import Block, line, timed_block, without_refresh
 from .steady import Steady, Total, join
 
 Int64s = NDArray[np.int64]
+Key = tuple[object, ...]
 PROGRAM_WRITES = 4
 """Writes of 32 B that fill the 32 instructions of a unit of HBM-PIM."""
 
@@ -49,6 +50,8 @@ class Work(NamedTuple):
     """[position] number of a block."""
     rows: Int64s
     """[position] row of the banks that it opens."""
+    keys: tuple[Key, ...]
+    """What makes each block the same as one of another work on the same part."""
 
 
 class Tile(NamedTuple):
@@ -82,11 +85,12 @@ class Spread(NamedTuple):
 class _Sequence:
     """Blocks of a channel as they are added; one that was there before is only named again."""
 
-    def __init__(self, part: PimPart) -> None:
+    def __init__(self, part: PimPart, made: dict[Key, Block]) -> None:
         self.part = part
         self.bank_rows = 0
         """Rows of every bank that are taken."""
-        self._known: dict[tuple[object, ...], int] = {}
+        self._made = made
+        self._known: dict[Key, int] = {}
         self._blocks: list[Block] = []
         self._names: list[str] = []
         self._order: list[int] = []
@@ -97,10 +101,23 @@ class _Sequence:
         key = (name, *shape)
         if key not in self._known:
             self._known[key] = len(self._blocks)
-            self._blocks.append(timed_block(self.part, make(self.part, *shape)))
+            if key not in self._made:
+                self._made[key] = timed_block(self.part, make(self.part, *shape))
+            self._blocks.append(self._made[key])
             self._names.append(name)
         self._order.append(self._known[key])
         self._rows.append(row)
+
+    @property
+    def size(self) -> int:
+        return len(self._order)
+
+    def repeat(self, first: int, times: int, rows: int) -> None:
+        """What was added since position `first`, `times` more, each so many `rows` further on."""
+        order, at = self._order[first:], self._rows[first:]
+        for number in range(1, times + 1):
+            self._order += order
+            self._rows += [row + number * rows for row in at] if rows else at
 
     def take(self, op: Gemv, bank_rows: int) -> int:
         """The first of some more rows of every bank."""
@@ -110,20 +127,21 @@ class _Sequence:
         return first
 
     def work(self) -> Work:
-        return Work(tuple(self._blocks), tuple(self._names), np.array(self._order, np.int64), np.array(self._rows, np.int64))
+        return Work(tuple(self._blocks), tuple(self._names), np.array(self._order, np.int64), np.array(self._rows, np.int64),
+                    tuple(self._known))
 
 
 def _each(part: PimPart, command: str, times: int) -> list[list[int]]:
     return [line(part, command)] * times
 
 
-def plan(part: PimPart, *ops: Gemv, held: int | None = None) -> Work:
+def plan(part: PimPart, *ops: Gemv, held: int | None = None, made: dict[Key, Block] | None = None) -> Work:
     """The stream of operators on one channel, one after the other, in the layout of the part's style.
 
     `held`: vectors at a time in the units. AiM splits its buffer among them and, while a row is open, loads one set after the other;
     by default all that fit. HBM-PIM splits the accumulators and opens the rows again for every set; by default one, because each
-    vector's scalars turn the bus around twice. ValueError for sizes below one, for more vectors than fit, and for matrices larger than
-    the banks.
+    vector's scalars turn the bus around twice. `made`: blocks of works on this part before, to which those of this one are added.
+    ValueError for sizes below one, for more vectors than fit, and for matrices larger than the banks.
     """
     if part.pim.style not in LAYOUTS:
         raise ValueError(f"memory part {part.name} has PIM commands of style {part.pim.style}; want {' or '.join(LAYOUTS)}")
@@ -131,7 +149,7 @@ def plan(part: PimPart, *ops: Gemv, held: int | None = None) -> Work:
     room = layout.room(part)
     if held is not None and not 1 <= held <= room:
         raise ValueError(f"held = {held}: {part.name} holds 1 to {room} vectors at a time")
-    sequence = _Sequence(part)
+    sequence = _Sequence(part, {} if made is None else made)
     for command, times in layout.enter:
         sequence.add("enter", _each, command, times)
     for op in ops:
@@ -156,8 +174,14 @@ def _row_major(sequence: _Sequence, op: Gemv, held: int) -> None:
     for bank_row, elements in _pieces(op.cols, row_elements, part.pim.vector_buffer // part.pim.element // held // lanes * lanes):
         steps = -(-elements // lanes)
         sequence.add("load", _each, "WR_GB", steps * sets[0])
-        for tile in range(tiles):
-            results = min(pack, -(-(op.rows - tile * banks * pack) // banks))
+        first, whole = sequence.size, tiles - 1
+        rest = op.rows - whole * banks * pack
+        ahead = min(2, whole)
+        repeats = whole // 2 - 1 if whole > 1 else 0
+        for tile in [*range(ahead), *range(ahead + 2 * repeats, tiles)]:
+            if tile == ahead + 2 * repeats:
+                sequence.repeat(first, repeats, 2 * bank_rows)
+            results = min(pack, -(-(rest if tile == whole else banks * pack) // banks))
             row = base + tile * bank_rows + bank_row
             for writes, dots, last in _row_major_parts(part, steps, results, sets):
                 sequence.add("tile" if last else "part of a tile", _row_major_tile, writes, steps, dots, last, row=row)
@@ -203,19 +227,29 @@ def _column_major(sequence: _Sequence, op: Gemv, held: int) -> None:
     bank_rows = -(-op.cols // inputs)
     tiles = -(-op.rows // (outputs * registers))
     base = sequence.take(op, tiles * bank_rows + 1)
-    for first in range(0, op.vectors, held):
-        vectors = min(held, op.vectors - first)
+    begin, rounds = sequence.size, -(-op.vectors // held)
+    for number in dict.fromkeys((0, rounds - 1)):
+        if number:
+            sequence.repeat(begin, rounds - 2, 0)
+        vectors = min(held, op.vectors - number * held)
         for tile in range(tiles):
             here = min(registers, -(-(op.rows - tile * outputs * registers) // outputs))
+            shape, row = (columns // registers, here, vectors), base + tile * bank_rows
             sequence.add("clear", _each, "WR_GRF", here * vectors)
-            for row in range(bank_rows):
-                of_row = min(inputs, op.cols - row * inputs)
-                for start in range(0, of_row, scalars):
-                    last = start + scalars >= of_row
-                    shape = start, min(start + scalars, of_row), columns // registers, here, vectors, last
-                    name = "tile" if last else "part of a tile"
-                    sequence.add(name, _column_major_row, *shape, row=base + tile * bank_rows + row)
+            if whole := op.cols // inputs:
+                first = sequence.size
+                _column_major_inputs(sequence, inputs, scalars, shape, row)
+                sequence.repeat(first, whole - 1, 1)
+            _column_major_inputs(sequence, op.cols % inputs, scalars, shape, row + whole)
             sequence.add("results", _column_major_results, here * vectors, row=base + tiles * bank_rows)
+
+
+def _column_major_inputs(sequence: _Sequence, inputs: int, scalars: int, shape: tuple[int, int, int], row: int) -> None:
+    """Inputs of one row, as many at a time as the units hold scalars."""
+    for start in range(0, inputs, scalars):
+        last = start + scalars >= inputs
+        name = "tile" if last else "part of a tile"
+        sequence.add(name, _column_major_row, start, min(start + scalars, inputs), *shape, last, row=row)
 
 
 def _column_major_row(part: PimPart, start: int, stop: int, bank_inputs: int, registers: int, vectors: int,
@@ -298,7 +332,7 @@ def shares(total: int, channels: int) -> list[int]:
 
 def spread(part: PimPart, channels: Sequence[Sequence[Gemv]], *, held: int | None = None) -> Spread:
     """Operators of every channel, one after the other in each; channels with the same list are solved once. A list may be empty."""
-    solved: dict[tuple[Gemv, ...], Total] = {(): Total(0, dict.fromkeys(part.commands, 0), 0, 0)}
+    solved: dict[tuple[Gemv, ...], Total] = {(): Total(0, dict.fromkeys(part.commands, 0), 0, 0, dict.fromkeys(part.commands, 0))}
     for ops in map(tuple, channels):
         if ops not in solved:
             solved[ops] = solve(part, plan(part, *ops, held=held))

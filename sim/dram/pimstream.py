@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ VECTOR_ROW_NUMBER = 0
 """Where the layouts keep the vector that is loaded into the vector buffer."""
 
 
+Layout = Literal["heads", "tokens"]
+"""What a row of keys holds: one token's keys of several heads, or several tokens' keys of one head."""
 SPARE = 2
 """The rule of the published simulator, which the kernel has, leaves two cycles more than it says before a refresh."""
 
@@ -103,7 +105,7 @@ def load_vector(part: PimPart, *, row: int = VECTOR_ROW_NUMBER, bank: int = VECT
 class Swap(NamedTuple):
     """Vectors that take the place of those in the vector buffer while a tile's rows are open, and the results read for them."""
 
-    places: list[tuple[int, int]]
+    places: tuple[tuple[int, int], ...]
     """Bank and row of each."""
     dots: int
 
@@ -189,61 +191,85 @@ class Attention(NamedTuple):
     """Query heads of one KV head."""
 
 
+class Step(NamedTuple):
+    """A block of an operator before it is made of a part's commands: a vector load (`bank` 0 or more) or a tile."""
+
+    row: int
+    bank: int = -1
+    """Of the vector that is loaded."""
+    dots: int = 0
+    steps: int = 0
+    announced: int = 0
+    swaps: tuple[Swap, ...] = ()
+
+
+def made(part: PimPart, step: Step) -> Block:
+    """The block of a step."""
+    if step.bank >= 0:
+        return load_vector(part, bank=step.bank, row=step.row)
+    return tile(part, row=step.row, dots=step.dots, steps=step.steps, announced=step.announced, swaps=step.swaps)
+
+
 def _place(part: PimPart, vector: int) -> tuple[int, int]:
     """Bank and row of a vector of the group: one a bank, so that all may stay open in the ordinary buffers."""
     return (VECTOR_BANK_NUMBER + vector) % part.banks, VECTOR_ROW_NUMBER + vector // part.banks
 
 
-def _serve(part: PimPart, op: Attention, rows: Sequence[int], dots: int, steps: int, announced: int, vectors: int) -> list[Block]:
+def _serve(part: PimPart, op: Attention, rows: Sequence[int], each: Sequence[int], steps: int, announced: int, vectors: int) -> list[Step]:
     """Every row against the vectors of the whole group, as many of them at a time as the vector buffer holds.
 
-    Of the two ways to serve a group, this takes the one that a buffer of one vector forces: a row is opened once and the vectors
-    are loaded one after the other while it is open. They go forward in one row and backward in the next, so the one that is loaded
-    when a row closes is the first of the next: rows x (group - 1) + 1 loads.
+    `each` is the dot products of a vector in each row. Of the two ways to serve a group, this takes the one that a buffer of one vector
+    forces: a row is opened once and the vectors are loaded one after the other while it is open. They go forward in one row and backward
+    in the next, so the one that is loaded when a row closes is the first of the next: rows x (group - 1) + 1 loads.
     The other way, batching in the vector buffer, is `vectors` of at least the group: group loads serve all rows.
     A single row buffer cannot hold the row and a vector, so there each set of vectors goes through all rows, opened once a set.
     """
     if op.group < 1 or vectors < 1:
         raise ValueError(f"group of {op.group} query heads, vector buffer for {vectors} vectors: want at least one of each")
-    sets = [[_place(part, v) for v in range(first, min(first + vectors, op.group))] for first in range(0, op.group, vectors)]
-    blocks = []
+    places = [_place(part, v) for v in range(op.group)]
+    sets = [tuple(places[first : first + vectors]) for first in range(0, op.group, vectors)]
+    out = []
     if part.buffers == "single" or len(sets) == 1:
         for held in sets:
-            blocks += [load_vector(part, bank=bank, row=row) for bank, row in held]
-            here = dots * len(held)
-            blocks += [tile(part, row=row, dots=here, steps=steps, announced=announced * len(held)) for row in rows]
-        return blocks
-    blocks += [load_vector(part, bank=bank, row=row) for bank, row in sets[0]]
-    for row in rows:
-        swaps = [Swap(held, dots * len(held)) for held in sets[1:]]
-        blocks.append(tile(part, row=row, dots=dots * len(sets[0]), steps=steps, announced=announced * op.group, swaps=swaps))
+            out += [Step(row, bank) for bank, row in held]
+            count = len(held)
+            out += [Step(row, -1, dots * count, steps, announced * count) for row, dots in zip(rows, each, strict=True)]
+        return out
+    out += [Step(row, bank) for bank, row in sets[0]]
+    for row, dots in zip(rows, each, strict=True):
+        swaps = tuple(Swap(held, dots * len(held)) for held in sets[1:])
+        out.append(Step(row, -1, dots * len(sets[0]), steps, announced * op.group, swaps))
         sets.reverse()
-    return blocks
+    return out
 
 
-def score_blocks(part: PimPart, op: Attention, *, first_row: int = 1, vectors: int = 1) -> list[Block]:
-    """Query times keys: 32 tokens a tile, one per bank; a row holds one token's key of as many heads as fit, or a piece of a longer key.
+def score_steps(part: PimPart, op: Attention, *, first_row: int = 1, vectors: int = 1, layout: Layout = "heads") -> list[Step]:
+    """Query times keys, one token's key a bank. A key longer than a row lies in pieces, whose results are added by who reads them.
 
-    A vector holds one query of each of those heads. The vector buffer holds `vectors` of them. Who reads the results adds those of pieces.
+    Layout `heads` (NeuPIMs): a row holds one token's keys of as many heads as fit, and a vector one query of each of them.
+    Layout `tokens` (ours, as AiM's rows): a row holds one head's keys of as many tokens as fit, which its query goes past one by one.
+    The vector buffer holds `vectors` vectors.
     """
     row_elements = part.row_bytes // part.pim.element
     pieces = -(-op.head_dim // row_elements)
-    row_heads = max(1, row_elements // op.head_dim)
+    keys = max(1, row_elements // op.head_dim)
     piece = -(-op.head_dim // pieces)
     steps = -(-piece // part.pim.lanes)
-    tiles = -(-op.tokens // part.banks)
+    row_heads, row_tokens = (keys, 1) if layout == "heads" else (1, keys)
+    tiles = -(-op.tokens // (part.banks * row_tokens))
     chunks = -(-op.heads // row_heads) * pieces
     first_row += (op.group - 1) // part.banks
-    blocks = []
+    last = -(-(op.tokens - (tiles - 1) * part.banks * row_tokens) // part.banks)
+    out = []
     for chunk in range(chunks):
         here = min(row_heads, op.heads - chunk // pieces * row_heads)
-        said = 1 << (here * steps).bit_length() - 1
+        said = 1 << (here * row_tokens * steps).bit_length() - 1
         rows = [first_row + i * chunks + chunk for i in range(tiles)]
-        blocks += _serve(part, op, rows, here, steps, said, vectors)
-    return blocks
+        out += _serve(part, op, rows, [here * row_tokens] * (tiles - 1) + [here * last], steps, said, vectors)
+    return out
 
 
-def value_blocks(part: PimPart, op: Attention, *, first_row: int = 1, vectors: int = 1) -> list[Block]:
+def value_steps(part: PimPart, op: Attention, *, first_row: int = 1, vectors: int = 1) -> list[Step]:
     """Scores times values, head by head: a row holds up to 512 tokens of one output dimension, 32 dimensions a tile.
 
     A vector holds the scores of one query head. The vector buffer holds `vectors` of them.
@@ -252,14 +278,24 @@ def value_blocks(part: PimPart, op: Attention, *, first_row: int = 1, vectors: i
     chunks = -(-op.tokens // row_tokens)
     tiles = -(-op.head_dim // part.banks)
     first_row += (op.group - 1) // part.banks
-    blocks = []
+    out = []
     for head in range(op.heads):
         for chunk in range(chunks):
             steps = -(-min(row_tokens, op.tokens - chunk * row_tokens) // part.pim.lanes)
             said = 1 << (steps - 1).bit_length()
             rows = [first_row + (head * tiles + i) * chunks + chunk for i in range(tiles)]
-            blocks += _serve(part, op, rows, 1, steps, said, vectors)
-    return blocks
+            out += _serve(part, op, rows, [1] * tiles, steps, said, vectors)
+    return out
+
+
+def score_blocks(part: PimPart, op: Attention, *, first_row: int = 1, vectors: int = 1, layout: Layout = "heads") -> list[Block]:
+    """The blocks of `score_steps`."""
+    return [made(part, step) for step in score_steps(part, op, first_row=first_row, vectors=vectors, layout=layout)]
+
+
+def value_blocks(part: PimPart, op: Attention, *, first_row: int = 1, vectors: int = 1) -> list[Block]:
+    """The blocks of `value_steps`."""
+    return [made(part, step) for step in value_steps(part, op, first_row=first_row, vectors=vectors)]
 
 
 class Attended(NamedTuple):

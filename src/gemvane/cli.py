@@ -37,6 +37,8 @@ Prompt = Annotated[str, typer.Option(metavar="TOKENS", help="Prompt length; or o
 Output = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens generated for each request, the first one included.")]
 Dtype = Annotated[str, typer.Option(metavar="TYPE", help="Number type: fp32, bf16, fp16, fp8, int8, fp4 ...")]
 OtherDtype = Annotated[str | None, typer.Option(metavar="TYPE", help="The same for this alone, where it differs from --dtype.")]
+Sparsity = Annotated[str, typer.Option("--weight-sparsity", metavar="N:M",
+                                      help="Linear weights keep N of each M values, as in 2:4; or dense.")]
 Phase = Annotated[str, typer.Option(metavar="PHASE", help="prefill, decode or both.")]
 Tp = Annotated[int, typer.Option(metavar="N", help="Tensor parallelism: devices that share every layer.")]
 Pp = Annotated[int, typer.Option(metavar="N", help="Pipeline parallelism: devices one after another.")]
@@ -69,8 +71,8 @@ def _gemvane(
 def run(
     model: Model, hw: Annotated[str, typer.Option(metavar="HW", help=f"The hardware: {HW}.", show_default=False)],
     batch: Batch = None, prompt: Prompt = "512", output: Output = 128,
-    dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, phase: Phase = "both",
-    tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
+    dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, sparsity: Sparsity = "dense",
+    phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
     full_square: FullSquare = False, all_logits: AllLogits = False,
     ops: Annotated[bool, typer.Option("--ops", help="Show every operator: its time, what binds it, where the time goes.")] = False,
     json: Json = False, out: Out = None,
@@ -79,8 +81,9 @@ def run(
     from gemvane.commands import run as command
     from gemvane.commands import scenario
 
-    asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
-                             tp=tp, pp=pp, attention_parallel=spread, routing=routing, full_square=full_square, all_logits=all_logits)
+    asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype,
+                             weight_sparsity=sparsity, phase=phase, tp=tp, pp=pp, attention_parallel=spread, routing=routing,
+                             full_square=full_square, all_logits=all_logits)
     command.run(model, hw, asked, ops, json, out)
 
 
@@ -91,15 +94,16 @@ def compare(
     batch: Annotated[str | None, typer.Option(metavar="SIZES", help="One batch size, a list as in 1,8,64, or powers of two as in 1..512. "
                                               "[default: 1]")] = None,
     prompt: Prompt = "512", output: Output = 128, dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None,
-    phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
+    sparsity: Sparsity = "dense", phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
     full_square: FullSquare = False, all_logits: AllLogits = False, json: Json = False, out: Out = None,
 ) -> None:
     """One model on several machines: which one wins, and where."""
     from gemvane.commands import compare as command
     from gemvane.commands import scenario
 
-    asked = scenario.options(None, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
-                             tp=tp, pp=pp, attention_parallel=spread, routing=routing, full_square=full_square, all_logits=all_logits)
+    asked = scenario.options(None, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype,
+                             weight_sparsity=sparsity, phase=phase, tp=tp, pp=pp, attention_parallel=spread, routing=routing,
+                             full_square=full_square, all_logits=all_logits)
     command.compare(model, hw, batch, asked, json, out)
 
 
@@ -109,8 +113,8 @@ def trace(
     file: Annotated[Path | None, typer.Option("-o", metavar="FILE", show_default=False,
                                               help="Write every operator into this .parquet or .csv file.")] = None,
     batch: Batch = None, prompt: Prompt = "512", output: Output = 128,
-    dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, phase: Phase = "both",
-    tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
+    dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, sparsity: Sparsity = "dense",
+    phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
     full_square: FullSquare = False, all_logits: AllLogits = False,
     json: Json = False,
 ) -> None:
@@ -118,8 +122,9 @@ def trace(
     from gemvane.commands import scenario
     from gemvane.commands import trace as command
 
-    asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype, phase=phase,
-                             tp=tp, pp=pp, attention_parallel=spread, routing=routing, full_square=full_square, all_logits=all_logits)
+    asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype,
+                             weight_sparsity=sparsity, phase=phase, tp=tp, pp=pp, attention_parallel=spread, routing=routing,
+                             full_square=full_square, all_logits=all_logits)
     command.trace(model, file, asked, json)
 
 
@@ -276,7 +281,7 @@ def validate_claims(
 
 @validate_app.command("oracles")
 def validate_oracles(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="ramulator, scalesim, neupims or attacc.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="ramulator, scalesim, neupims, attacc or cent.", show_default=False)],
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Its results, .csv or .parquet.", show_default=False)],
     json: Json = False,
     file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Write every compared row into this .csv file.",
@@ -286,6 +291,82 @@ def validate_oracles(
     from gemvane.commands import validate
 
     validate.oracles(name, table, json, file)
+
+
+@validate_app.command("measure")
+def validate_measure(
+    file: Annotated[Path, typer.Option("-o", metavar="TABLE", show_default=False,
+                                       help="The kernel table, .csv or .parquet; rows that are there already are kept.")],
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
+    suite: Annotated[str | None, typer.Option(metavar="NAME", help="Which shapes: quick, serving or full. [default: quick]",
+                                              show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", show_default=False, help="The shapes of this model, not a suite.")] = None,
+    dtype: Dtype = "bf16",
+    seconds: Annotated[float, typer.Option("--seconds-per-row", metavar="SECONDS", help="Time spent on each row.")] = 0.3,
+    window: Annotated[float, typer.Option("--energy-window", metavar="SECONDS", help="Time over which energy is read; 0: never.")] = 2.0,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Of a CPU: threads that share a kernel. [default: one a core]",
+                                                show_default=False)] = None,
+    hw: Annotated[str | None, typer.Option(metavar="HW", help="Hardware whose roofline no row should beat. [default: found by name]",
+                                           show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Run real kernels on this machine and write how long they take."""
+    from gemvane.commands import measure as command
+
+    command.measure(device, suite, model, dtype, file, seconds, window, threads, hw, json)
+
+
+@validate_app.command("machine")
+def validate_machine(
+    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Write the CPU as a hardware file.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Its name. [default: the file's]", show_default=False)] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", show_default=False, help="Cores that share a kernel. [default: all]")] = None,
+    json: Json = False,
+) -> None:
+    """What this machine's CPU is, and a hardware file of it."""
+    from gemvane.commands import measure as command
+
+    command.show_machine(file, name, threads, json)
+
+
+@validate_app.command("calibrate")
+def validate_calibrate(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A measured kernel table, .csv or .parquet.", show_default=False)],
+    hw: Annotated[str, typer.Option(metavar="HW", help=f"The GPU that was measured: {HW}.", show_default=False)],
+    file: Annotated[Path | None, typer.Option("-o", metavar="FILE", show_default=False,
+                                              help="Where to write the calibration. [default: the bundled one of that name]")] = None,
+    json: Json = False,
+) -> None:
+    """Fit a GPU's numbers to measured kernels."""
+    from gemvane.commands import calibrate as command
+
+    command.calibrate(table, hw, file, json)
+
+
+@validate_app.command("compare")
+def validate_compare(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A measured kernel table, .csv or .parquet.", show_default=False)],
+    hw: Annotated[str, typer.Option(metavar="HW", help=f"The hardware that was measured: {HW}.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Measured kernels against simulated ones: how far off, and where."""
+    from gemvane.commands import compare_table as command
+
+    command.compare(table, hw, json)
+
+
+@validate_app.command("import")
+def validate_import(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False,
+                                        help="aiconfigurator, vidur, llmcompass, neusight, llmservingsim or splitwise.")],
+    folder: Annotated[Path, typer.Argument(metavar="PATH", help="A clone of its repository.", show_default=False)],
+    file: Annotated[Path, typer.Option("-o", metavar="TABLE", help="The kernel table, .csv or .parquet.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Another project's measured kernels as a kernel table."""
+    from gemvane.commands import import_table as command
+
+    command.import_table(name, folder, file, json)
 
 
 def main() -> None:

@@ -96,6 +96,8 @@ def trust(hardware: Hardware) -> str:
 def dtypes(scenario: Any) -> str:
     others = [f"{what} {dtype}" for what, dtype in (("weights", scenario.weight_dtype), ("KV cache", scenario.kv_dtype))
               if dtype and dtype != scenario.dtype]
+    if scenario.weight_sparsity != "dense":
+        others.append(f"weights {scenario.weight_sparsity}")
     return str(scenario.dtype) + (f" ({', '.join(others)})" if others else "")
 
 
@@ -133,7 +135,7 @@ def run_screen(result: Result, where: str) -> list[Any]:
     phases = table("", "latency", "whole phase", "energy", "bound by", "units busy", right=("latency", "whole phase", "energy"))
     for name in run.phases:
         phases.add_row(*map(glued, _phase_row(result, name)))
-    totals = facts([("throughput", _throughput(result)), ("energy", _energy(result)), ("memory", _memory(result)),
+    totals = facts([*_units(result), ("throughput", _throughput(result)), ("energy", _energy(result)), ("memory", _memory(result)),
                     ("uncertainty", _uncertainty(result))])
     return [inputs, "", phases, "", totals, *warning_lines(result.warnings)]
 
@@ -189,19 +191,37 @@ def busy(phase: Phase, units: list[str]) -> str:
     stages = int(phase.trace.rows.stage.max()) + 1
     shares = phase.timeline.busy_ps(len(units) * stages).reshape(stages, len(units)).mean(axis=0) / max(1, phase.latency_ps)
     parts = [f"{unit} {percent(share)}" for unit, share in sorted(zip(units, shares.tolist(), strict=True), key=lambda u: -u[1]) if share]
-    both = overlap(phase) if stages == 1 else 0.0
-    return ", ".join(parts) + (f"; {percent(both)} overlapped" if both >= 0.005 else "")
+    return ", ".join(parts)
 
 
-def overlap(phase: Phase) -> float:
-    """Share of a phase in which at least two units work at once."""
-    start, end = phase.timeline.start_ps, phase.timeline.end_ps
-    works = end > start
-    when = np.concatenate([start[works], end[works]])
-    change = np.repeat([1, -1], int(works.sum()))
-    order = np.lexsort((change, when))
-    active = np.cumsum(change[order])[:-1]
-    return float(np.diff(when[order])[active >= 2].sum() / max(1, phase.latency_ps))
+def _units(result: Result) -> list[tuple[str, str]]:
+    """A line for each phase in which units of a device work at once; one for the peaks; one for the schedule that was chosen."""
+    units = list(result.run.hardware.spec.units)
+    out = []
+    for name, shared in result.overlap.items():
+        if shared.fraction < 0.005:
+            continue
+        lost = {unit: ps / max(1, result.run.phases[name].latency_ps) for unit, ps in zip(units, shared.contention_ps, strict=True)}
+        slowed = ", ".join(f"{unit} {percent(share)}" for unit, share in lost.items() if share >= 0.005)
+        out.append((f"overlap in {name}", f"{percent(shared.fraction)} of the time"
+                    + (f"; lost to other units at the memory: {slowed}" if slowed else "")))
+        peaks = ", ".join(f"{unit} {percent(share)}" for unit, share in result.shares_of_peak[name].items() if share)
+        out.append(("", f"of their peak: {peaks}"))
+    return out + _chosen(result)
+
+
+def _chosen(result: Result) -> list[tuple[str, str]]:
+    """What `auto` chose, and of what."""
+    tried, run = result.tried, result.run
+    if not tried or run.decode is None:
+        return []
+
+    def named(sub_batches: int, placement: dict[str, str]) -> str:
+        count = "one sub-batch" if sub_batches == 1 else f"{sub_batches} sub-batches"
+        return ", ".join([count, *(f"{work} on {unit}" for work, unit in placement.items())])
+
+    each = "; ".join(f"{named(t['sub_batches'], t['placement'])}: {show(t['tpot_s'], 's')}" for t in tried)
+    return [("schedule", f"{named(run.decode.sub_batches, result.placement.get('decode', {}))}, the fastest of: {each}")]
 
 
 def _throughput(result: Result) -> str:

@@ -92,7 +92,9 @@ def show(name: str, json: bool) -> None:
     open_to = {" or ".join(units): units for units in choices(device).values()}
     mapping = "; ".join(f"{', '.join(work for work, on in choices(device).items() if on == units)} on {names}"
                         for names, units in open_to.items())
-    policy = f"sub-batches: {spec.schedule.sub_batches}"
+    policy = f"sub-batches: {spec.schedule.sub_batches}, {spec.schedule.partition}"
+    policy += "; stages end together" if spec.schedule.barriers == "stage" else ""
+    policy += f"; PIM beside other traffic: {spec.schedule.contention}" if any(u.kind == "pim" for u in spec.units.values()) else ""
     policy += "".join(f"; only one at a time of {' and '.join(group)}" for group in spec.schedule.exclusive)
     out = table("number", "value", "trust", "source", right=("value",))
     group = ""

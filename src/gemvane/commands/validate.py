@@ -15,7 +15,7 @@ from gemvane import output
 if TYPE_CHECKING:
     import pandas as pd
 
-ORACLES = {"ramulator": "Ramulator 2.1", "scalesim": "SCALE-Sim v2 and v3", "neupims": "NeuPIMs", "attacc": "AttAcc"}
+ORACLES = {"ramulator": "Ramulator 2.1", "scalesim": "SCALE-Sim v2 and v3", "neupims": "NeuPIMs", "attacc": "AttAcc", "cent": "CENT"}
 SUFFIXES = (".csv", ".parquet")
 
 

@@ -1,0 +1,56 @@
+"""NeuPIMs' stages: sub-batches take turns on the arrays and in PIM, and all units of a device meet at the end of every stage.
+
+NeuPIMs (ASPLOS'24), with the stage names of its simulator, two sub-batches and layers 0, 1, ...:
+
+    A   arrays: sub-batch 1 up to its first attention
+    B   arrays: sub-batch 2 up to its first attention      PIM: attention of 1
+    C   arrays: 1 from this attention to the next          PIM: attention of 2
+    D   arrays: 2 from this attention to the next          PIM: attention of 1, next layer
+    E   arrays: 1 from the last attention on               PIM: attention of 2
+    F   arrays: 2 from the last attention on
+
+n layers take A + B + (n - 1)(C + D) + E + F; a single batch takes A + B + E a layer, one after the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gemvane.workloads.ops import CODE, Int64s
+from gemvane.workloads.trace import Trace
+
+ATTENTION = [CODE[kind] for kind in ("attention_decode", "attention_score", "softmax", "attention_value")]
+
+
+def stages(trace: Trace) -> Int64s:
+    """Number of each row's stage in its step: part j of sub-batch i is stage j x n + i of n sub-batches, its attention the next one."""
+    rows = trace.rows
+    out = np.zeros(rows.size, np.int64)
+    count = int(rows.sub_batch.max(initial=0)) + 1
+    for i in range(count):
+        index = np.flatnonzero(rows.sub_batch == i)
+        attends = np.isin(rows.kind[index], ATTENTION)
+        begun = np.cumsum(attends & ~np.append(False, attends[:-1]))
+        out[index] = np.where(attends, begun - 1, begun) * max(2, count) + i + attends
+    return out
+
+
+def with_barriers(trace: Trace) -> Trace:
+    """The trace in which the rows of each stage also wait for all of the stage before on their device of the pipeline."""
+    step = stages(trace)
+    number, group = np.unique(np.stack([trace.rows.stage, step]), axis=1, return_inverse=True)
+    group = group.reshape(-1)
+    waiting = np.repeat(np.arange(trace.size), np.diff(trace.preds_ptr))
+    inside = group[waiting] == group[trace.preds_idx]
+    first, last = np.ones(trace.size, np.bool_), np.ones(trace.size, np.bool_)
+    first[waiting[inside]], last[trace.preds_idx[inside]] = False, False
+    after, before = [waiting], [trace.preds_idx]
+    for g in np.flatnonzero(number[0, 1:] == number[0, :-1]):
+        ends, begins = np.flatnonzero((group == g) & last), np.flatnonzero((group == g + 1) & first)
+        after.append(np.repeat(begins, ends.size))
+        before.append(np.tile(ends, begins.size))
+    edges = np.unique(np.stack([np.concatenate(after), np.concatenate(before)]), axis=1)
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(edges[0], minlength=trace.size))])
+    return replace(trace, preds_ptr=ptr, preds_idx=edges[1])

@@ -1,0 +1,184 @@
+"""GPU kernels: closed-form expectations on small tables, and what must hold for every shape."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gemvane as gv
+from gemvane.sim.calibration import DecodeCondition, GemmCondition, Physics, PrefillCondition
+from gemvane.sim.devices import gpu_gemm, resolve
+from gemvane.sim.devices.gpu import GRAPH_NODE_US, HOST_BEFORE, HOST_CALL_US, STREAM_US
+from gemvane.sim.devices.gpu_attention import FLASH2, FLASH3, LEAN, SPLIT_KV, AttentionKernel, Heads, decode, prefill, unfused
+from gemvane.sim.devices.gpu_machine import ResolvedGpu
+from gemvane.workloads.ops import DTYPES
+
+BF16 = DTYPES.index("bf16")
+H100 = gv.hardware("h100-sxm")
+
+
+def machine(**physics: float) -> ResolvedGpu:
+    """An H100 whose fitted numbers are round ones."""
+    plain = {"floor_us": 2.0, "tensor_factor": 1.0, "read_factor": 1.0, "write_factor": 1.0, "l2_factor": 10.0, "overlap": 1e3,
+             "epilogue_clocks": 1e-9, "split_us": 1.0}
+    gpu: ResolvedGpu = resolve(H100.spec)["gpu"]
+    return gpu._replace(physics=Physics(**(plain | physics)), tensor_sustained=1.0, conditions=())
+
+
+def matmul_us(m: int, n: int, k: int, gpu: ResolvedGpu, kernel: gpu_gemm.Kernel = gpu_gemm.CUBLAS, copies: int = 0) -> float:
+    shape = gpu_gemm.Shape(*(np.array([float(x)]) for x in (1, m, n, k, copies)))
+    parts = gpu_gemm.gemm(shape, gpu_gemm.Types(BF16, 2, 2, 2, 0), gpu, kernel, GemmCondition(), False)
+    return float((parts.fixed + parts.busy)[0])
+
+
+def table(op: str, **columns: object) -> pd.DataFrame:
+    return pd.DataFrame([{"op": op, "dtype": "bf16", **columns}])
+
+
+def test_whole_waves_of_tiles_run_at_the_peak() -> None:
+    m, n, k = 12 * 256, 11 * 128, 65536  # 12 x 11 tiles of 256 x 128 on 132 SMs
+    assert matmul_us(m, n, k, machine()) == pytest.approx(2.0 + 2 * m * n * k / 989.4e6, rel=0.001)
+
+
+def test_a_partly_filled_wave_costs_a_whole_one_where_kernels_are_not_persistent() -> None:
+    kernel = gpu_gemm.DEEPGEMM._replace(tiles=np.array([(128.0, 128.0)]))
+    one, spill = (matmul_us(m, 11 * 128, 8192, machine(), kernel) for m in (12 * 128, 12 * 128 + 1))
+    assert spill - 2.0 == pytest.approx(2 * (one - 2.0), rel=0.01)
+
+
+def test_a_split_inner_dimension_fills_the_sms_and_costs_a_second_kernel() -> None:
+    free, dear = (matmul_us(64, 64, 65536, machine(split_us=us)) for us in (1.0, 100.0))
+    assert free < dear
+    whole = matmul_us(64, 64, 65536, machine(), gpu_gemm.CUBLAS._replace(splits=(1,)))
+    assert dear <= whole
+
+
+def test_weights_in_l2_are_read_faster_than_cold_ones() -> None:
+    warm, cold = (matmul_us(1, 1024, 1024, machine(), copies=copies) for copies in (1, 0))
+    assert cold - 2.0 >= 2 * 1024 * 1024 / (3.35e6 * 0.88)
+    assert warm < cold
+
+
+def test_a_tuned_kernel_keeps_the_tile_of_the_power_of_two_below() -> None:
+    # 2048 columns on 132 SMs: 4 x 32 tiles of 64 x 64 are one wave, 5 x 32 are two; 3 x 43 tiles of 128 x 48 are one.
+    best = gpu_gemm.DEEPGEMM._replace(tiles=np.array([(64.0, 64.0), (128.0, 48.0)]))
+    at = {m: [matmul_us(m, 2048, 7168, machine(), best._replace(pick=pick)) for pick in ("best", "tuned")] for m in (256, 257)}
+    assert at[256][0] == at[256][1]
+    assert at[257][1] - 2.0 == pytest.approx((at[257][0] - 2.0) * 2 * 64 * 64 / (128 * 48), rel=0.01)
+
+
+def heads(batch: int = 1, heads_q: int = 32, heads_kv: int = 8, q: int = 1, kv: int = 4096, window: int = 0,
+          bidirectional: bool = False) -> Heads:
+    seen = np.minimum(kv - q + 1 + np.arange(q), window or kv)
+    pairs = batch * (q * kv if bidirectional else int(seen.sum()))
+    width, elements = 128, 2 * heads_kv * 128
+    columns = (batch, heads_q, heads_kv, width, width, q, kv, window, pairs, 2, batch * min(kv, window or kv) * elements * 2,
+               batch * q * heads_q * 2 * width * 2, 1)
+    return Heads(*(np.array([float(c)]) for c in columns))
+
+
+def prefill_us(what: Heads, kernel: AttentionKernel = FLASH2, **condition: float) -> float:
+    free = {"score_rate": 1e9, "block_clocks": 0.0, "tail": 0.0, "tensor_factor": 1.0, "combine_us": 0.0}
+    parts = prefill(what, BF16, machine(), kernel, PrefillCondition(**(free | condition)))
+    return float((parts.fixed + parts.busy)[0])
+
+
+def test_causal_tiles_are_skipped() -> None:
+    causal, whole = (prefill_us(heads(batch=64, q=8192, kv=8192, bidirectional=b)) for b in (False, True))
+    assert whole / causal == pytest.approx(2, rel=0.05)
+    assert causal >= 2.0 + 4 * 64 * 32 * 128 * 8192 * 8193 / 2 / 989.4e6
+
+
+def test_few_blocks_split_their_keys_where_the_kernel_can() -> None:
+    few = heads(heads_q=1, heads_kv=1, q=128, kv=65536)
+    assert prefill_us(few, FLASH3) < prefill_us(few, FLASH2)
+
+
+def test_a_window_bounds_the_keys_of_a_prefill() -> None:
+    assert prefill_us(heads(batch=16, q=16384, kv=16384, window=128)) < prefill_us(heads(batch=16, q=16384, kv=16384)) / 20
+
+
+def decode_us(what: Heads, kernel: AttentionKernel = SPLIT_KV, **condition: float) -> float:
+    parts = decode(what, BF16, machine(), kernel, DecodeCondition(**({"overlap": 1e3} | condition)))
+    return float((parts.fixed + parts.busy)[0])
+
+
+def test_a_long_decode_runs_at_the_memory_bandwidth() -> None:
+    what = heads(batch=128, kv=16384)
+    assert decode_us(what) == pytest.approx(2.0 + float((what.cache_bytes + what.query_bytes)[0]) / (3.35e6 * 0.88), rel=0.02)
+
+
+def test_keys_of_few_heads_are_split_over_the_sms() -> None:
+    one = AttentionKernel(splits=False)
+    assert decode_us(heads(heads_q=8, heads_kv=1, kv=65536)) < decode_us(heads(heads_q=8, heads_kv=1, kv=65536), one) / 5
+
+
+def test_stream_k_decode_is_never_slower_than_whole_blocks() -> None:
+    for batch in (1, 5, 17, 20):
+        what = heads(batch=batch, heads_q=8, heads_kv=8, kv=8192)
+        assert decode_us(what, LEAN) <= decode_us(what, SPLIT_KV) * (1 + 1e-9)
+
+
+def test_an_unfused_attention_pays_for_its_score_matrix() -> None:
+    what, gpu = heads(batch=8, q=4096, kv=4096), machine()
+    matrix = 8 * 32 * 4096 * 4096 * 2
+    parts = unfused(what, BF16, 2.0, gpu)
+    assert parts.fixed[0] == 3 * 2.0
+    assert parts.dram_bytes[0] >= 3.9 * matrix  # scores out, in and out of the softmax, into the values
+
+
+def test_grouped_heads_share_their_keys() -> None:
+    grouped, alone = (decode_us(heads(batch=64, heads_kv=kv_heads, kv=8192)) for kv_heads in (8, 32))
+    assert alone > 3 * grouped
+
+
+def test_the_launch_path_is_a_condition() -> None:
+    rows = pd.concat([table("softmax", M=64, N=64, launch=launch) for launch in ("graph", "stream", "eager")])
+    graph, stream, eager = gv.estimate_kernels(rows, "h100-sxm").latency_us
+    assert stream - graph == pytest.approx(STREAM_US - GRAPH_NODE_US, abs=0.01)
+    assert eager == pytest.approx(max(HOST_CALL_US, HOST_BEFORE * HOST_CALL_US + graph), abs=0.01)
+
+
+def test_a_named_attention_kernel_is_run_as_named() -> None:
+    columns = {"batch": 4, "heads_q": 32, "heads_kv": 32, "head_dim": 128, "q_len": 4096, "kv_len": 4096}
+    flash, plain = (gv.estimate_kernels(table("attention_prefill", kernel=name, **columns), "a100-80g").latency_us[0]
+                    for name in ("flash2", "unfused"))
+    assert plain > 1.5 * flash
+
+
+def test_fp8_rows_hold_the_quantisation_of_their_activations() -> None:
+    shape = {"op": "gemm", "dtype": "fp8", "M": 4096, "N": 1024, "K": 8192}
+    rows = pd.DataFrame([shape | {"framework": name} for name in ("", "trtllm 1.3")])
+    alone, measured = gv.estimate_kernels(rows, "h100-sxm").latency_us
+    assert measured > alone + 5
+
+
+dimension = st.integers(1, 20_000)
+
+
+@given(dimension, dimension, dimension, st.sampled_from(["a100-80g", "h100-sxm", "b200", "l40s", "mi300x"]))
+@settings(max_examples=100, deadline=None)
+def test_a_cold_matmul_is_never_below_its_roofline(m: int, n: int, k: int, name: str) -> None:
+    hardware = gv.hardware(name)
+    seconds = gv.estimate_kernels(table("gemm", M=m, N=n, K=k), hardware).latency_us[0] / 1e6
+    unit = hardware.spec.units["gpu"]
+    assert seconds >= 2 * m * n * k / unit.tensor_peak["bf16"] / 1.02  # type: ignore[union-attr]
+    assert seconds >= 2 * n * k / hardware.spec.memory.bandwidth
+
+
+@given(dimension, dimension, dimension)
+@settings(max_examples=60, deadline=None)
+def test_more_sms_are_never_slower(m: int, n: int, k: int) -> None:
+    fewer, more = machine(), machine()._replace(num_sms=264)
+    rate = fewer.tensor._replace(macs_per_cycle=fewer.tensor.macs_per_cycle * 2)
+    more = more._replace(tensor=rate, l2_bytes_per_us=2 * fewer.l2_bytes_per_us)
+    assert matmul_us(m, n, k, more) <= matmul_us(m, n, k, fewer) * 1.0001
+
+
+@given(st.integers(1, 256), st.sampled_from([1, 8, 32]), st.integers(1, 100_000))
+@settings(max_examples=60, deadline=None)
+def test_a_longer_cache_is_never_faster_at_the_same_split(batch: int, heads_kv: int, kv: int) -> None:
+    one = AttentionKernel(splits=False)
+    shorter, longer = (decode_us(heads(batch=batch, heads_kv=heads_kv, kv=keys), one) for keys in (kv, kv + 128))
+    assert shorter <= longer

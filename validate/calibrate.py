@@ -1,0 +1,276 @@
+"""A measured kernel table -> hw_configs/calibration/NAME.yaml: a handful of physical numbers, and conditions a framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemvane.sim.calibration import Conditions as Fitted
+from gemvane.sim.calibration import DecodeCondition, GemmCondition, Physics, PrefillCondition, VectorCondition
+from gemvane.sim.devices import gpu as gpu_model
+from gemvane.sim.devices.gpu_gemm import QUANTISED as QUANTISED_TYPES
+from gemvane.sim.devices.gpu_machine import ResolvedGpu
+from gemvane.sim.hardware import Hardware
+from gemvane.sim.schema import Gpu
+from gemvane.workloads.kernels import FRAMEWORKS, Conditions, conditions_from_table, rows_from_table
+from gemvane.workloads.ops import DTYPES, Rows
+
+from . import tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+Model = TypeVar("Model", Physics, GemmCondition, PrefillCondition, DecodeCondition, VectorCondition)
+
+PHYSICS = {"floor_us": (0.5, 12.0), "tensor_factor": (0.4, 1.3), "read_factor": (0.3, 1.0), "write_factor": (0.1, 1.3),
+           "l2_factor": (0.1, 4.0), "resident_share": (0.02, 3.0), "overlap": (0.1, 15.0), "epilogue_clocks": (100.0, 20000.0),
+           "split_us": (0.1, 12.0), "wave_loss": (0.0, 1.0)}
+"""Parameter -> bounds. A bound of 0, or of 1 of a share that may be lost whole, is an answer; any other that is met is a failed fit."""
+GEMM = {"extra_us": (-2.0, 100.0), "tensor_factor": (0.4, 1.5), "read_factor": (0.4, 1.4)}
+QUANTISED = {"quant_passes": (0.0, 40.0), "epilogue_factor": (0.0, 6.0), "step_ns": (0.0, 10.0)}
+WEIGHT_ONLY = {name: bounds for name, bounds in QUANTISED.items() if name != "quant_passes"}
+PREFILL = {"extra_us": (-2.0, 25.0), "other_head_us": (0.0, 12.0), "padded_head_us": (0.0, 15.0), "append_passes": (0.0, 20.0),
+           "tensor_factor": (0.02, 1.6), "score_rate": (0.5, 1000.0), "block_clocks": (0.0, 30000.0), "tail": (0.0, 2.0),
+           "window_keys": (0.0, 2000.0), "combine_us": (0.0, 30.0)}
+DECODE = {"extra_us": (-2.0, 20.0), "padded_head_us": (0.0, 15.0), "read_factor": (0.3, 1.2), "overlap": (0.0, 20.0),
+          "latency_clocks": (0.0, 20000.0), "block_clocks": (0.0, 30000.0), "block_width": (-1.0, 3.0), "tile_clocks": (0.0, 60000.0),
+          "group_width": (0.0, 3.0), "combine_us": (0.0, 20.0)}
+MHA = {"mha_block_clocks": (0.0, 30000.0), "mha_tile_clocks": (0.0, 60000.0)}
+VECTOR = {"extra_us": (-2.0, 60.0), "traffic_factor": (0.3, 8.0)}
+
+OPEN_ABOVE = ("score_rate",)
+"""Rates that may be as high as they like: something else is what counts."""
+SLOW = {"tensor_factor": 0.1, "score_rate": 5.0, "extra_us": 1.0}
+"""Where a second try starts: a kernel far below the peak."""
+REFERENCE = ("trtllm", "sglang", "")
+"""Whose bf16 matmuls the physics is fitted to, by preference: their operands are random numbers."""
+RESIDENT_SPREAD = 0.2
+PRIOR_ROWS = 100
+"""The guess of `resident_share` weighs as much as one in so many rows."""
+LEAST_ROWS = 40
+MOST_ROWS = 2000
+PHYSICS_ROWS = 4000
+SCALE = 0.1
+"""Residuals in log time beyond which a row counts linearly: kernel libraries pick a poor kernel now and then."""
+SEED = 20
+
+
+class Rowset(NamedTuple):
+    """Rows of a table with what was measured."""
+
+    rows: Rows
+    conditions: Conditions
+    measured_us: Floats
+    half: NDArray[np.int64]
+
+    def where(self, mask: Any) -> Rowset:
+        index = np.flatnonzero(mask)
+        return Rowset(self.rows.take(index), self.conditions.take(index), self.measured_us[index], self.half[index])
+
+    def sample(self, most: int) -> Rowset:
+        """At most so many rows, the same ones every time."""
+        if self.measured_us.size <= most:
+            return self
+        keep = np.zeros(self.measured_us.size, bool)
+        keep[np.random.default_rng(SEED).permutation(keep.size)[:most]] = True
+        return self.where(keep)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Parameter -> (value, low, high): the value and its 95 % confidence interval."""
+
+    values: dict[str, tuple[float, float, float]]
+
+    @property
+    def plain(self) -> dict[str, float]:
+        return {name: value for name, (value, _, _) in self.values.items()}
+
+
+def rowset(table: pd.DataFrame) -> Rowset:
+    return Rowset(rows_from_table(table), conditions_from_table(table), table["latency_us"].to_numpy(np.float64), tables.half(table))
+
+
+def predicted_us(rows: Rowset, gpu: ResolvedGpu) -> Floats:
+    """Time of each row on a GPU with the physics and conditions that it holds, launch path included."""
+    parts = gpu_model.estimate(rows.rows, gpu, rows.conditions)
+    kernel = parts.fixed + parts.busy
+    return kernel + gpu_model.launch_us(rows.rows, rows.conditions, kernel)
+
+
+def least_squares(residual: Callable[[dict[str, float]], Floats], free: dict[str, tuple[float, float]],
+                  start: dict[str, float], what: str, f_scale: float = SCALE) -> Fit:
+    """Bounded robust least squares (scipy, soft L1). ValueError where a parameter ends at a bound that is no answer."""
+    try:
+        from scipy.optimize import least_squares as solve
+    except ImportError:
+        raise ValueError("calibrate needs scipy. Install gemvane[calibrate].") from None
+    names = list(free)
+    low, high = (np.array([free[name][side] for name in names]) for side in (0, 1))
+    scale = np.maximum(np.abs([start[name] for name in names]), 0.05 * (high - low))
+    first = np.clip([start[name] for name in names], low + 1e-3 * (high - low), high - 1e-3 * (high - low))
+    found = solve(lambda x: residual(dict(zip(names, x.tolist(), strict=True))), first, bounds=(low, high), x_scale=scale, loss="soft_l1",
+                  f_scale=f_scale, diff_step=1e-3, max_nfev=60)
+    for name, value, least, most in zip(names, found.x, low, high, strict=True):
+        near = 1e-3 * (most - least)
+        if (value - least < near and least != 0) or (most - value < near and (least, most) != (0.0, 1.0) and name not in OPEN_ABOVE):
+            raise ValueError(f"{what}: {name} ran to its bound, {value:.3g} of {least:g} to {most:g}. The rows do not determine it.")
+    half = 1.96 * _deviations(found.jac, found.fun)
+    ends = zip(names, found.x, half, low, high, strict=True)
+    return Fit({name: (float(x), float(max(x - h, a)), float(min(x + h, b))) for name, x, h, a, b in ends})
+
+
+def _deviations(jacobian: Floats, residuals: Floats) -> Floats:
+    """Standard deviation of each parameter from the curvature at the solution."""
+    freedom = max(1, residuals.size - jacobian.shape[1])
+    spread = float(residuals @ residuals) / freedom
+    covariance = np.linalg.pinv(jacobian.T @ jacobian) * spread
+    out: Floats = np.sqrt(np.maximum(np.diag(covariance), 0))
+    return out
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that a fit found."""
+
+    physics: Fit
+    conditions: dict[str, dict[str, dict[str, Fit]]]
+    """Framework -> section -> key -> fit."""
+    gpu: ResolvedGpu
+    rows: Rowset
+    left_out: tuple[str, ...]
+    """One sentence for each condition that its rows do not determine."""
+
+
+def calibrate(table: pd.DataFrame, hardware: Hardware, watch: Callable[[list[Any]], Iterable[Any]] = iter, *,
+              whole: bool = False) -> Result:
+    """Fit one GPU: its physics on 16-bit matmuls, then every framework's conditions on the rest.
+
+    The held-out half is not touched, unless the `whole` table is to be fitted.
+
+    ValueError for rows that are too few or wrong (validate.tables), and for a physics that runs to a bound; a condition that
+    does is left out.
+    """
+    machine = _gpu(hardware)
+    measured = tables.rows_of(table, hardware)
+    rows = rowset(measured)
+    tables.check_units(rows.measured_us, rows.rows, hardware)
+    train = rows if whole else rows.where(rows.half == 0)
+    physics, conditions = _physics(train, machine)
+    base = machine._replace(physics=Physics(**physics.plain), conditions=())
+    left_out = []
+    for framework, section, key, part in watch(list(sections(train))):
+        if framework in conditions and key in conditions[framework].get(section, {}):
+            continue
+        try:
+            conditions.setdefault(framework, {}).setdefault(section, {})[key] = _condition(part, base, framework, section, key)
+        except ValueError as error:
+            left_out.append(str(error))
+    return Result(physics, conditions, base._replace(conditions=(_models(conditions),)), rows, tuple(left_out))
+
+
+def _gpu(hardware: Hardware) -> ResolvedGpu:
+    for name, unit in hardware.spec.units.items():
+        if isinstance(unit, Gpu):
+            return gpu_model.resolve(name, unit, hardware.spec)
+    raise ValueError(f"{hardware.name} has no unit of kind gpu, which is what can be calibrated.")
+
+
+def _physics(train: Rowset, machine: ResolvedGpu) -> tuple[Fit, dict[str, dict[str, dict[str, Fit]]]]:
+    """Physics on the 16-bit matmuls of the reference framework, and what others do differently, fitted together."""
+    matmul = (train.rows.work == 0) & np.isin(train.conditions.dtype, ("bf16", "fp16")) & (train.conditions.launch == 0)
+    names = [name for name in REFERENCE if (matmul & (train.conditions.framework == FRAMEWORKS.index(name))).sum() >= LEAST_ROWS][:2]
+    if not names:
+        raise ValueError(f"{int(matmul.sum())} rows are matmuls in bf16 or fp16 from a CUDA graph. Expected at least {LEAST_ROWS} of one "
+                         "framework to fit the GPU's numbers to.")
+    parts = {n: train.where(matmul & (train.conditions.framework == FRAMEWORKS.index(n))).sample(PHYSICS_ROWS) for n in names}
+    free = {k: v for k, v in PHYSICS.items() if not (machine.asynchronous and k == "wave_loss")}
+    second = {f"{n}.{k}": v for n in names[1:] for k, v in GEMM.items()}
+    alike = GemmCondition().model_dump()
+    start = Physics(floor_us=machine.physics.floor_us).model_dump() | {f"{n}.{k}": alike[k] for n in names[1:] for k in GEMM}
+
+    def residual(x: dict[str, float]) -> Floats:
+        physics = Physics(**{k: x.get(k, start[k]) for k in PHYSICS})
+        out = []
+        for name, part in parts.items():
+            mine = GemmCondition(**{k: x[f"{name}.{k}"] for k in GEMM if f"{name}.{k}" in x})
+            gpu = machine._replace(physics=physics, conditions=({name: Fitted(gemm={"bf16": mine})},))
+            out.append(np.log(predicted_us(part, gpu) / part.measured_us))
+        # Where memory is nearly as fast as L2, matmuls do not say how much of it stays: the guess holds until rows outweigh it.
+        off = (x["resident_share"] - start["resident_share"]) / RESIDENT_SPREAD
+        return np.concatenate([*out, np.full(sum(map(len, out)) // PRIOR_ROWS + 1, SCALE * off)])
+
+    fit = least_squares(residual, free | second, start, "the GPU's numbers")
+    physics = Fit({k: fit.values.get(k, (start[k],) * 3) for k in PHYSICS})
+    others = {n: {"gemm": {"bf16": Fit({k: fit.values[f"{n}.{k}"] for k in GEMM})}} for n in names[1:]}
+    return physics, {names[0]: {"gemm": {"bf16": Fit({})}}} | others
+
+
+def sections(train: Rowset, most: int = MOST_ROWS) -> Iterator[tuple[str, str, str, Rowset]]:
+    """Framework, section, key and rows of everything that has conditions of its own."""
+    work = train.rows.work
+    kv = np.array(DTYPES, object)[train.conditions.kv_dtype]
+    act = np.array(DTYPES, object)[train.rows.act_dtype]
+    gemm = np.array([gpu_model.gemm_key(d) for d in np.unique(train.conditions.dtype)], object)[
+        np.unique(train.conditions.dtype, return_inverse=True)[1].reshape(-1)]
+    attention = np.array([gpu_model.attention_key(str(a), str(k)) for a, k in zip(act, kv, strict=True)], object)
+    for code in np.unique(train.conditions.framework).tolist():
+        mine = (train.conditions.framework == code) & (train.conditions.launch == 0)
+        for section, classes, keys in (("gemm", (0,), gemm), ("attention_prefill", (1,), attention), ("attention_decode", (2,), attention),
+                                       ("vector", (3,), np.full(work.size, "", object))):
+            here = mine & np.isin(work, classes)
+            for key in np.unique(keys[here].astype(str)).tolist():
+                part = here & (keys == key)
+                if part.sum() >= LEAST_ROWS:
+                    yield FRAMEWORKS[code], section, key, train.where(part).sample(most)
+
+
+FREE: dict[str, tuple[Any, dict[str, tuple[float, float]]]] = {
+    "gemm": (GemmCondition, GEMM), "attention_prefill": (PrefillCondition, PREFILL), "attention_decode": (DecodeCondition, DECODE),
+    "vector": (VectorCondition, VECTOR)}
+
+
+def _condition(part: Rowset, base: ResolvedGpu, framework: str, section: str, key: str) -> Fit:
+    model, free = FREE[section]
+    if section == "gemm" and key != "bf16":
+        free = free | (QUANTISED if key in QUANTISED_TYPES else WEIGHT_ONLY)
+    if section == "attention_decode" and framework == "trtllm":
+        free = free | MHA
+    free = {name: bounds for name, bounds in free.items() if name not in _idle(section, part)}
+    start = model().model_dump()
+
+    def residual(x: dict[str, float]) -> Floats:
+        gpu = base._replace(conditions=(_models({framework: {section: {key: Fit({n: (v, v, v) for n, v in x.items()})}}}),))
+        return np.log(predicted_us(part, gpu) / part.measured_us)
+
+    what = f"{framework or 'no framework'}: {section} {key}".rstrip()
+    try:
+        return least_squares(residual, free, start, what)
+    except ValueError:
+        return least_squares(residual, free, start | {k: v for k, v in SLOW.items() if k in free}, what)
+
+
+def _idle(section: str, part: Rowset) -> tuple[str, ...]:
+    """Parameters that no row of the part depends on."""
+    width = part.rows.head_dim
+    if section not in ("attention_prefill", "attention_decode"):
+        return ()
+    powers = bool((np.log2(np.maximum(width, 1)) % 1 == 0).all())
+    return (*(("padded_head_us",) if powers else ()), *(("other_head_us",) if (width == 128).all() else ()),
+            *(("window_keys",) if not part.rows.window.any() else ()), *(("block_width",) if np.unique(width).size == 1 else ()))
+
+
+def _models(conditions: dict[str, dict[str, dict[str, Fit]]]) -> dict[str, Fitted]:
+    out = {}
+    for framework, sections in conditions.items():
+        made: dict[str, Any] = {section: {key: FREE[section][0](**fit.plain) for key, fit in keys.items()}
+                                for section, keys in sections.items()}
+        if "vector" in made:
+            made["vector"] = next(iter(made["vector"].values()))
+        out[framework] = Fitted(**made)
+    return out
