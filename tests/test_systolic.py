@@ -39,6 +39,16 @@ def test_worked_examples_to_the_cycle(m: int, n: int, k: int, array: int, datafl
     assert gemm_cycles(m, n, k, rows=array, cols=array, dataflow=dataflow)[0] == pipelined
 
 
+def test_loaded_weights_stream_one_vector_a_cycle() -> None:
+    """M = 8, K = N = 128 on 128 x 128: 262 cycles of latency, and the next eight vectors are done eight cycles later."""
+    array = {"rows": 128, "cols": 128, "loaded": True}
+    assert gemm_cycles(8, 128, 128, **array)[0] == 8 + 128 + 128 - 2
+    assert gemm_cycles(16, 128, 128, **array)[0] - gemm_cycles(8, 128, 128, **array)[0] == 8
+    for wrong in ({"n": 129}, {"dataflow": "os"}, {"mode": "scalesim"}):
+        with pytest.raises(ValueError, match="only a single stationary tile can be loaded already"):
+            gemm_cycles(**({"m": 8, "n": 128, "k": 128, **array} | wrong))
+
+
 def test_scalesim_mode_equals_every_measured_row_without_stalls(shared_data: Path) -> None:
     rows = pd.read_csv(shared_data / "systolic" / "scalesim_dev.csv")
     rows = rows[(rows.status == "ok") & (rows.stall_cycles == 0)]

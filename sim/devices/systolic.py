@@ -79,13 +79,14 @@ def fold(m: Int64s, n: Int64s, k: Int64s, rows: int, cols: int, dataflow: str) -
 
 
 def gemm_cycles(m: Int64s | int, n: Int64s | int, k: Int64s | int, *, rows: int, cols: int, dataflow: str = "ws",
-                mode: str = "pipelined", weight_double_buffer: bool = True) -> Int64s:
+                mode: str = "pipelined", weight_double_buffer: bool = True, loaded: bool = False) -> Int64s:
     """Cycles of each matmul on one array, first operand to last sum.
 
     `scalesim` is SCALE-Sim's count (v2 and v3: every fold serial, folds x (2R + C + T - 2) - 1, and R less a fold for
     output-stationary). `pipelined` is what a double-buffered array does: the next tile loads behind the stream of this
-    one, edge tiles have their real size, one cold fill and one drain are paid.
-    Raises ValueError for sizes under 1, an unknown dataflow or mode.
+    one, edge tiles have their real size, one cold fill and one drain are paid. `loaded` (pipelined, ws or is): the stationary tile
+    is already in the array, so nothing is filled; more vectors follow at one a cycle.
+    Raises ValueError for sizes under 1, an unknown dataflow or mode, and for a stationary operand of several tiles that is `loaded`.
     """
     m, n, k = (np.atleast_1d(np.asarray(x, np.int64)) for x in (m, n, k))
     if min(rows, cols) < 1 or min(m.min(), n.min(), k.min()) < 1:
@@ -96,11 +97,14 @@ def gemm_cycles(m: Int64s | int, n: Int64s | int, k: Int64s | int, *, rows: int,
     if mode not in ("pipelined", "scalesim"):
         raise ValueError(f"mode {mode!r} is unknown. Expected pipelined or scalesim.")
     f = fold(m, n, k, rows, cols, dataflow)
+    if loaded and (mode == "scalesim" or dataflow == "os" or (f.row_folds * f.col_folds).max() > 1):
+        raise ValueError(f"only a single stationary tile can be loaded already, in mode pipelined with ws or is; got mode {mode}, "
+                         f"{dataflow}, up to {(f.row_folds * f.col_folds).max()} tiles of {rows} x {cols}.")
     if mode == "scalesim":
         per_fold = (1 if dataflow == "os" else 2) * rows + cols + f.streamed - 2
         return f.row_folds * f.col_folds * per_fold - 1
     fill, issue, drain = pipelined_parts(f, rows, cols, dataflow, weight_double_buffer)
-    return fill + issue + drain
+    return issue + drain + (0 if loaded else fill)
 
 
 def pipelined_parts(f: Folding, rows: int, cols: int, dataflow: str, double_buffer: bool) -> tuple[Int64s, Int64s, Int64s]:
