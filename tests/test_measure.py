@@ -323,3 +323,20 @@ def test_power_that_nvidia_smi_reports_adds_up_to_energy(tmp_path: Path, monkeyp
     assert meters.told("GPU-x")["power_limit_w"] == "700.00"
     fake.write_text("#!/bin/sh\necho 'No devices were found'; exit 6\n", encoding="utf-8")
     assert meters.gpu_meter("GPU-x") is None and meters.told("GPU-x") == {}
+
+
+@pytest.mark.parametrize("file", measured_tables(), ids=lambda file: file.stem)
+def test_the_command_calibrates_a_cpu_from_our_table(file: Path, tmp_path: Path) -> None:
+    """`validate calibrate` of a CPU writes a hardware file that extends the one it was given, nearer to the table, and says its errors."""
+    pytest.importorskip("scipy", reason="a fit needs gemvane[calibrate]")
+    rows = kerneltable.read(file)
+    raw, fitted = tmp_path / "raw.yaml", tmp_path / "fitted.yaml"
+    raw.write_text(machine.cpu_file(rows.attrs["machine"], "raw"), encoding="utf-8")
+    assert "is a CPU: name the hardware file to write with -o" in refused("validate", "calibrate", str(file), "--hw", str(raw))
+    assert "is written as .yaml" in refused("validate", "calibrate", str(file), "--hw", str(raw), "-o", str(tmp_path / "x.json"))
+    done = CliRunner().invoke(app, ["validate", "calibrate", str(file), "--hw", str(raw), "-o", str(fitted), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["hardware"] == "fitted" and told["rows"] > 24 and 0 < told["train"] < 1
+    errors = [compare.compare(rows, gv.hardware(str(path)))["overall"]["mape"] for path in (raw, fitted)]
+    assert errors[1] < errors[0]
