@@ -15,12 +15,8 @@ from .yamltree import is_leaf, read_tree
 FILE = "stillmaker-baas.yaml"
 
 
-def _factor(leaf: Any) -> float:
-    return float(str(_value(leaf)).removesuffix(" x"))
-
-
-def _voltage(leaf: Any) -> float:
-    return float(str(_value(leaf)).removesuffix(" V"))
+def _quantity(dimension: str) -> Any:
+    return BeforeValidator(lambda leaf: float(parse(_value(leaf), dimension)))
 
 
 def _polynomial(leaf: Any) -> tuple[float, float, float]:
@@ -35,10 +31,10 @@ def _value(leaf: Any) -> Any:
 
 
 class Node(Strict):
-    """One technology node, beside 7 nm."""
+    """One technology node: area beside 7 nm, usual supply voltage in volts, and a, b, c of the energy of a switch."""
 
-    area: Annotated[float, BeforeValidator(_factor)]
-    voltage: Annotated[float, BeforeValidator(_voltage)]
+    area: Annotated[float, _quantity("ratio")]
+    voltage: Annotated[float, _quantity("voltage")]
     energy: Annotated[tuple[float, float, float], BeforeValidator(_polynomial)]
 
     @property

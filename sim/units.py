@@ -57,6 +57,7 @@ DIMENSIONS = {
                   | {unit: factor / 8 for unit, factor in (_small("J/B", _PICO) | _small("J/byte", _PICO)).items()},
                   "0.44 pJ/bit", whole=False),
         Dimension("power", "watts", {"mW": Fraction(1, 1000), "W": Fraction(1), "kW": Fraction(1000)}, "700 W", whole=False),
+        Dimension("voltage", "volts", {"mV": Fraction(1, 1000), "V": Fraction(1)}, "0.75 V", whole=False),
         Dimension("area", "square millimetres", {"mm2": Fraction(1), "um2": Fraction(1, 10**6)}, "814 mm2", whole=False),
         Dimension("length", "nanometres", {"nm": Fraction(1), "um": Fraction(1000)}, "7 nm", whole=False),
         Dimension("fraction", "parts of one", {"%": Fraction(1, 100)}, "88 %", whole=False),

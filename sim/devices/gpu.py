@@ -25,14 +25,14 @@ HOST_BEFORE = 0.7
 """One call of a framework's operator on the host, and the share of it that lies before the kernel's launch; the rest runs beside the
 kernel. From the smallest and largest rows of PrincetonUniversity/LLMCompass 2e015fd (A100, eager PyTorch)."""
 HOST_CALLS = {"softmax": 1, "gemm": 2, "gemv": 2, "bmm": 2, "layernorm": 4, "rmsnorm": 4, "gelu": 4, "gelu_mul": 4}
-"""Calls that an eager operator makes, where it is more than one."""
+"""Calls that an eager operator makes; chosen on the same LLMCompass rows, by which its error against them is in sample."""
 PLAIN_OPERANDS = ("vllm", "llmcompass")
 PLAIN_FACTOR = 1.08
 """Matmuls whose operands are not random draw less power and clock higher: large ones of A100 have a median of 284 TFLOP/s under
 vLLM (weights not initialised) and 262 under TensorRT-LLM (ai-dynamo/aiconfigurator 095f58a51)."""
 ISSUE = {"softmax": 4.5}
 """Issue slots a vector operation, where it is more than one: a softmax passes over its rows three times, converts each time and takes
-two exponentials, on units of a quarter of the rate."""
+two exponentials, on units of a quarter of the rate; chosen on LLMCompass's A100 rows."""
 WIDE_ROW = 8192
 """Elements of a row that no longer fit one thread block's registers: a reduction reads such a row from memory again."""
 REDUCTIONS = ("softmax", "layernorm", "rmsnorm")

@@ -16,17 +16,18 @@ QUERY_ROWS = 128
 KEY_TILE = 128
 """Keys that a block takes at once, of heads up to 128 wide; wider heads take fewer."""
 MAX_KEY_SPLITS = 32
+"""Parts into which the keys of one sequence are split at most (guess)."""
 SHARED_HEADS = 64
-"""Query heads of one KV head that fit the tile of a decode block."""
+"""Query heads of one KV head that fit the tile of a decode block (guess)."""
 LONG_KEYS = 1024
-"""Keys of one decode block beyond which a sequence is split although the SMs are filled."""
+"""Keys of one decode block beyond which a sequence is split although the SMs are filled (guess)."""
 MAX_SHARED_TRTLLM = 32
 """TensorRT-LLM's grouped decode kernel (XQA) takes up to 32 query heads a KV head; beyond, and at one, a kernel without sharing runs."""
 
 OVERLAP_BLOCKS = 6.0
-"""Decode blocks a SM at which half of the overlap is reached: the first block of an SM has no other one to hide behind."""
+"""Decode blocks a SM at which half of the overlap is reached: the first block of an SM has no other one to hide behind (guess)."""
 MHA_BLOCKS, SHARED_BLOCKS = 3.0, 16.0
-"""Decode blocks of one SM that hide each other's latency: few of the kernel without sharing, which fills registers."""
+"""Decode blocks of one SM that hide each other's latency: few of the kernel without sharing, which fills registers (guess)."""
 
 
 class AttentionKernel(NamedTuple):

@@ -18,7 +18,7 @@ CLUSTER = 2.0
 """Thread blocks that share the operands which they load, and stages of a tile that hide behind the next one, where loads
 and matrix instructions are asynchronous (TMA multicast in clusters of two, persistent kernels: NVIDIA Hopper white paper)."""
 RESIDENCE_SLOPE = 4
-"""How sharply a working set falls out of L2 as it grows: 1 / (1 + (set / share)^4)."""
+"""How sharply a working set falls out of L2 as it grows: 1 / (1 + (set / share)^4) (guess)."""
 
 
 class ResolvedGpu(NamedTuple):

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from ..hardware import Provenance, nearest
+from ..hardware import Provenance
 from ..quantity import CONFIDENCES
+from ..yamlcheck import nearest, validated
 from ..yamltree import NotFoundError, Tree, dotted, extended, is_leaf, plain
 from .expression import evaluate
-from .partschema import LEVELS, PROTOCOLS, Constraint, PartSpec, known_keys
+from .partschema import LEVELS, PROTOCOLS, Constraint, PartSpec
 
 Int64s = NDArray[np.int64]
 HISTORY = 8
@@ -145,7 +145,7 @@ def load(part: str | Path | Part) -> Part:
     if isinstance(part, Part):
         return part
     tree = extended(str(part), _open)
-    spec = _validated(tree)
+    spec: PartSpec = validated(PartSpec, tree, plain(tree, CONFIDENCES, tree.data.get("sources", {})), "memory part", "")
     for name, clocks in spec.timings.items():
         leaf = tree.data["timings"][name]
         if clocks == 0 and not (is_leaf(leaf) and leaf.get("note")):
@@ -285,39 +285,6 @@ def _open(where: str, base: Path | None) -> tuple[str, str, Path | None]:
         raise NotFoundError(f"{where}: cannot be read: {error}") from None
     raise NotFoundError(f"unknown memory part {where!r}{nearest(where, names())}; there are {', '.join(names())}; "
                         "or give the path of a YAML file")
-
-
-def _validated(tree: Tree) -> PartSpec:
-    try:
-        return PartSpec.model_validate(plain(tree, CONFIDENCES, tree.data.get("sources", {})))
-    except ValidationError as error:
-        problems = sorted(_problem(tree, e) for e in error.errors())
-        more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
-        raise ValueError(problems[0][-1] + more) from None
-
-
-def _problem(tree: Tree, error: Any) -> tuple[bool, str, int, str]:
-    """Sort key (a misspelt key comes before the missing one that it causes) and sentence of one pydantic error."""
-    path = tuple(key for key in error["loc"] if key != "[key]")
-    where, key, kind = tree.at(path), dotted(path), error["type"]
-    if kind == "extra_forbidden":
-        known = known_keys(path)
-        near = nearest(path[-1], known)
-        text = f"{where}: {key}: unknown field '{path[-1]}'{near}." + ("" if near else f" Known fields: {', '.join(known)}.")
-    elif kind == "missing":
-        text = f"{where}: {key} is missing. Every {dotted(path[:-1]) or 'memory part'} needs it."
-    elif kind == "literal_error":
-        text = f"{where}: {key}: {error['input']!r} is not known here. Expected one of {error['ctx']['expected']}."
-    elif kind == "value_error":
-        said = error["msg"].removeprefix("Value error, ")
-        inner = (*path, *said.split()[0].split("."))
-        if inner in tree.marks:  # a check of several fields begins with the one that is at fault
-            path, text = inner, f"{tree.at(inner)}: {dotted((*path, said))}"
-        else:
-            text = f"{where}: {key}: {said}" if key else f"{where}: {said}"
-    else:
-        text = f"{where}: {key}: {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}."
-    return kind == "missing", *tree.mark(path), text
 
 
 def _provenance(tree: Tree) -> Iterator[tuple[str, Provenance]]:

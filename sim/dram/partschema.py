@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
@@ -247,13 +247,3 @@ class PartSpec(Strict):
             raise ValueError(f"organisation.bandwidth is {show(stated, 'B/s')} but one request every {burst} clocks is "
                              f"{show(carried, 'B/s')}")
         return self
-
-
-def known_keys(loc: tuple[Any, ...]) -> list[str]:
-    """Fields of the mapping in which an unknown or missing key was met."""
-    if len(loc) == 1:
-        return list(PartSpec.model_fields)
-    sections: dict[str, type[Strict]] = {"organisation": Organisation, "clock": Clock, "commands": Command, "refresh": Refresh,
-                                         "lpddr5": Lpddr5, "pim": Pim, "constraints": Constraint, "sources": Source}
-    inner = sections.get(str(loc[0]))
-    return list(inner.model_fields) if inner else []
