@@ -10,8 +10,9 @@ from pydantic import BeforeValidator
 
 from .hardware import Hardware
 from .nodes import area_factor
+from .pimschema import Pim
 from .quantity import Length, Source, Strict
-from .schema import Pim, Systolic, Vector
+from .schema import Systolic, Vector
 from .units import parse
 from .yamltree import is_leaf, read_tree
 

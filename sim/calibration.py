@@ -51,6 +51,9 @@ class Physics(Strict):
     wave_loss: Fitted = 0.7
     """Share of a partly filled wave of thread blocks that is lost; persistent kernels (`matrix_unit: asynchronous`) lose none."""
 
+    cap_drop: Fitted = 0.3
+    """How far the power limit lowers the clock of matmuls that run on and on: to 1 / sqrt(1 + cap_drop x (share of the rate)^2)."""
+
 
 class GemmCondition(Strict):
     """How one framework runs matmuls of one type, and what its clock covers."""
@@ -62,8 +65,11 @@ class GemmCondition(Strict):
     quant_passes: Fitted = 0.0
     """Times that quantisation moves the unquantised activations."""
     epilogue_factor: Fitted = 1.0
+    overlap_factor: Fitted = 1.0
+    """Of the physics' overlap: kernels with few loads under way, or one wave of blocks, hide less."""
     step_ns: Fitted = 0.0
-    """Time that an element of the inner dimension costs a thread block beside the multiply-adds (scales, conversions)."""
+    """Of an element of the inner dimension, for one thread block: beside the multiply-adds (scales, conversions); of kernels that are
+    dispatched by rule, the least time (a step's latency)."""
 
 
 class PrefillCondition(Strict):
@@ -108,6 +114,10 @@ class DecodeCondition(Strict):
     """128 keys of 128 bf16 elements through one block."""
     group_width: Fitted = 0.1
     """By how much a tile takes longer for each 8 query heads a KV head beyond the first 8."""
+    sm_tile_clocks: Fitted = 0.0
+    """What 128 keys of 128 elements take of an SM, whatever blocks it runs; 0: never what counts."""
+    sm_wide: Fitted = 1.0
+    """By how much longer that takes where heads are wider than 128 and tiles have fewer keys."""
     combine_us: Fitted = 2.0
     mha_block_clocks: Fitted = 2400.0
     """`block_clocks` and `tile_clocks` of the kernel for heads that share no keys, where a framework has one."""
@@ -115,19 +125,22 @@ class DecodeCondition(Strict):
 
 
 class VectorCondition(Strict):
-    """How one framework runs operators that only move and change elements."""
+    """How one framework runs one kind of operator that only moves and changes elements."""
 
     extra_us: Fitted = 0.0
+    """Beside the floor of one kernel: the launches of the others that the operator is made of."""
     traffic_factor: Fitted = 1.0
+    """Bytes moved over the operands' bytes, each once: kernels that pass over them again, or that fill no whole transactions."""
 
 
 class Conditions(Strict):
-    """One framework. Keys are types of the kernel table: bf16, fp8, fp8_block; of attention bf16, fp8, and bf16-fp8 (fp8 cache)."""
+    """One framework. Keys are types of the kernel table: bf16, fp8, fp8_block; of attention bf16, fp8, and bf16-fp8 (fp8 cache);
+    of operators that move and change elements their kind."""
 
     gemm: dict[str, GemmCondition] = Field(default_factory=dict)
     attention_prefill: dict[str, PrefillCondition] = Field(default_factory=dict)
     attention_decode: dict[str, DecodeCondition] = Field(default_factory=dict)
-    vector: VectorCondition | None = None
+    vector: dict[str, VectorCondition] = Field(default_factory=dict)
 
 
 class FitError(Strict):
@@ -175,6 +188,10 @@ class EnergyFit(Strict):
     rows: int
     train: float
     held_out: float
+    median: float
+    """The middle error of the held-out rows: a meter that still shows what ran before is far off, and draws the mean away."""
+    band: FitBand
+    """Measured over predicted energy at the measured time, weighted by energy, of the held-out rows."""
 
 
 class Calibration(Strict):

@@ -131,6 +131,8 @@ def judge(busy: dict[tuple[str, WorkClass], float], hardware: Hardware | None = 
         if found is not None:
             labels[key], time[key], sources[key] = label, (found[0].low, found[0].high), found[1]
     energy = {key: (known.energy[key[0]].low[0], known.energy[key[0]].high[0]) for key in shares}
+    if label == "measured-calibrated" and fitted is not None and fitted.energy is not None:
+        energy |= {key: (fitted.energy.band.low, fitted.energy.band.high) for key in shares if key[0] == "gpu"}
     largest = max(shares, key=lambda key: shares[key])
     least = max(LABELS.index(labels[key]) for key in shares if shares[key] >= COUNTS or key == largest)
     return Confidence(LABELS[least], _mean(shares, time), _mean(shares, energy), sources[largest])

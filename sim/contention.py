@@ -27,8 +27,9 @@ from .dram.stream import bytes_per_s
 from .hardware import Hardware
 from .kernels.pimissue import INTERVAL
 from .kernels.timeline import FULL, SLOWEST
+from .pimschema import Pim
 from .schedule import NONE, Interference
-from .schema import HardwareSpec, Pim
+from .schema import HardwareSpec
 
 LEVELS = 16
 """Steps of the share of the peak bandwidth that an operator asks for. (Whole ticks between requests would be 1, 2/3, 1/2, ... of it.)"""
@@ -162,30 +163,54 @@ def exclusive(spec: HardwareSpec, one: str, other: str) -> bool:
     return any(one in group and other in group for group in spec.schedule.exclusive)
 
 
-def interference(rows: Rows, unit: Int64s, duration_ps: Floats, moved_bytes: Floats, writes: Floats, steps: int,
-                 hardware: Hardware) -> Interference:
-    """How the rows, each on its unit of a device, slow each other; NONE where nothing does.
+class Pairs:
+    """Rows of a step, each on its unit of a device, and how those that work at once slow each other; a pair is simulated when asked for.
 
     Of each row: mean duration, DRAM bytes, and share of writes. Beside PIM the channel model says; two operators that ask for more than
     the memory sustains share it in proportion to what they ask for.
     """
-    spec = hardware.spec
-    if spec.schedule.contention == "none":
-        return NONE
-    names = list(spec.units)
-    keys = [_key(spec, names[u], rows.take(np.array([i])), duration_ps[i], moved_bytes[i], writes[i], steps)
-            for i, u in enumerate(unit.tolist())]
-    kinds = list(dict.fromkeys((u, key) for u, key in zip(unit.tolist(), keys, strict=True) if key is not None))
-    number = {kind: i + 1 for i, kind in enumerate(kinds)}
-    rate = np.full((len(kinds) + 1, len(kinds) + 1), FULL, np.int64)
-    for (u, a), i in number.items():
-        for (v, b), j in number.items():
-            if u != v and not exclusive(spec, names[u], names[v]):
-                rate[i, j] = max(SLOWEST, int(FULL * _speed(spec, names, (u, a), (v, b))))
-    if (rate == FULL).all():
-        return NONE
-    kind = [number.get((u, key), 0) for u, key in zip(unit.tolist(), keys, strict=True)]  # type: ignore[arg-type]
-    return Interference(np.array(kind, np.int64), rate, len(names))
+
+    def __init__(self, rows: Rows, unit: Int64s, duration_ps: Floats, moved_bytes: Floats, writes: Floats, steps: int,
+                 hardware: Hardware) -> None:
+        self._spec, self._names = hardware.spec, list(hardware.spec.units)
+        keys: list[Tiles | Traffic | None] = [None] * unit.size
+        if self._spec.schedule.contention != "none":
+            keys = [_key(self._spec, self._names[u], rows.take(np.array([i])), duration_ps[i], moved_bytes[i], writes[i], steps)
+                    for i, u in enumerate(unit.tolist())]
+        self._kinds = list(dict.fromkeys((u, key) for u, key in zip(unit.tolist(), keys, strict=True) if key is not None))
+        number = {kind: i + 1 for i, kind in enumerate(self._kinds)}
+        self.kind = np.array([number.get((u, key), 0) for u, key in zip(unit.tolist(), keys, strict=True)], np.int64)  # type: ignore[arg-type]
+        """Of each row: its number among the different ones, 0 for what neither slows nor is slowed."""
+
+    @property
+    def every(self) -> set[tuple[int, int]]:
+        """All pairs of kinds on units that may work at once, the smaller number first."""
+        of_unit = [u for u, _ in self._kinds]
+        return {(i + 1, j + 1) for j in range(len(of_unit)) for i in range(j)
+                if of_unit[i] != of_unit[j] and not exclusive(self._spec, self._names[of_unit[i]], self._names[of_unit[j]])}
+
+    def slow(self, pairs: set[tuple[int, int]]) -> Interference:
+        """How these pairs of kinds slow each other, all others being taken not to; NONE where nothing does."""
+        rate = np.full((len(self._kinds) + 1, len(self._kinds) + 1), FULL, np.int64)
+        for one, other in pairs:
+            for i, j in ((one, other), (other, one)):
+                rate[i, j] = max(SLOWEST, int(FULL * _speed(self._spec, self._names, self._kinds[i - 1], self._kinds[j - 1])))
+        return NONE if (rate == FULL).all() else Interference(self.kind, rate, len(self._names))
+
+
+def met(kind: Int64s, placed: Int64s, start_ps: Int64s, end_ps: Int64s, device_units: int) -> set[tuple[int, int]]:
+    """Pairs of kinds, the smaller number first, of operators that run at once on units of one device."""
+    together = np.zeros((int(kind.max(initial=0)) + 1,) * 2, np.bool_)
+    lasts = (kind > 0) & (end_ps > start_ps)
+    on = {int(unit): np.flatnonzero(lasts & (placed == unit)) for unit in np.unique(placed[lasts])}
+    on = {unit: index[np.argsort(start_ps[index], kind="stable")] for unit, index in on.items()}
+    for one, other in ((a, b) for a in on for b in on if a < b and a // device_units == b // device_units):
+        mine, theirs = on[one], on[other]
+        first = np.searchsorted(end_ps[theirs], start_ps[mine], side="right")
+        count = np.maximum(0, np.searchsorted(start_ps[theirs], end_ps[mine], side="left") - first)
+        at = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        together[np.repeat(kind[mine], count), kind[theirs[at]]] = True
+    return {(min(pair), max(pair)) for pair in zip(*(index.tolist() for index in np.nonzero(together)), strict=True)}
 
 
 Kind = tuple[int, Tiles | Traffic]

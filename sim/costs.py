@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gemvane.workloads.ops import DTYPES
+from gemvane.workloads.ops import ARITHMETIC, DTYPES, KIND_ARITHMETIC, Rows
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ CHOICES = ("", "ws", "os", "is", "ring", "tree", "torus")
 
 ACTIONS = (
     *(f"mac_{dtype}" for dtype in DTYPES), "vector_op", "sram_bytes", "l2_bytes", "dram_activate_bytes", "dram_array_bytes",
-    "dram_move_bytes", "dram_tsv_bytes", "dram_io_bytes", "pim_mac", "pim_buffer_bytes", "link_bytes",
+    "dram_move_bytes", "dram_tsv_bytes", "dram_io_bytes", "pim_mac", "pim_buffer_bytes", "link_bytes", "mac_add", "mac_shift",
 )
 ACTION = {name: i for i, name in enumerate(ACTIONS)}
 EXTERNAL_DRAM = tuple(ACTION[f"dram_{part}_bytes"] for part in ("activate", "array", "move", "tsv", "io"))
@@ -50,6 +50,19 @@ class Costs(NamedTuple):
     def total_cycles(self) -> Int64s:
         total: Int64s = self.cycles.sum(axis=1)
         return total
+
+
+def by_arithmetic(costs: Costs, rows: Rows) -> Costs:
+    """The costs with the multiply-adds of operators that only add, or shift and add, counted as what they are."""
+    plain = KIND_ARITHMETIC[rows.kind]
+    if not plain.any():
+        return costs
+    actions = costs.actions.copy()
+    for code, name in enumerate(ARITHMETIC[1:], 1):
+        where = np.flatnonzero(plain == code)
+        actions[where, ACTION[f"mac_{name}"]] = actions[where, : len(DTYPES)].sum(axis=1)
+        actions[where, : len(DTYPES)] = 0
+    return costs._replace(actions=actions)
 
 
 class Ledger:

@@ -17,7 +17,8 @@ from .devices.pim_channel import key_of, softmax_outside
 from .devices.precision import Rates, used_for
 from .hardware import Hardware
 from .mapping import units_for
-from .schema import Gpu, Pim
+from .pimschema import Pim
+from .schema import Gpu
 from .units import cycles_to_ps_all
 
 if TYPE_CHECKING:
@@ -91,6 +92,24 @@ def _parts(rows: Rows, unit: Any) -> list[Rows]:
         return [rows]
     shape = {c: getattr(rows, c) for c in SHAPE}
     return [derive(shape | {"kind": np.full(rows.size, CODE[name], np.int64)}) for name in ("attention_score", "attention_value")]
+
+
+class Kernel(NamedTuple):
+    """One kernel alone."""
+
+    latency_us: float
+    energy_uj: float
+    bound: str
+
+
+def estimate_kernel(hardware: Hardware, **columns: Any) -> Kernel:
+    """One kernel from the columns of a kernel table, each one value: estimate_kernel(h100, op="gemm", dtype="bf16", M=1, N=4096, K=4096).
+
+    The same numbers as a row of `estimate_kernels`, without a table around it. ValueError as there.
+    """
+    row = {name: np.array([value]) for name, value in columns.items()}
+    found = estimate_rows(rows_from_table(row), hardware, conditions_from_table(row))
+    return Kernel(float(found.latency_ps[0]) / 1e6, float(found.energy_pj[0]) / 1e6, BOUNDS[found.bound[0]])
 
 
 def estimate_kernels(table: pd.DataFrame, hardware: Hardware) -> pd.DataFrame:

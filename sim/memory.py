@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from gemvane.workloads import lower
-from gemvane.workloads.lower import prompt_lengths
+from gemvane.workloads.lower import prompt_lengths, source_lengths
 from gemvane.workloads.ops import DTYPE_BITS
 from gemvane.workloads.scenario import Scenario
 from gemvane.workloads.sparsity import weight_bits
-from gemvane.workloads.spec import MLA, ModelSpec
+from gemvane.workloads.spec import MLA, Attention, ModelSpec, cache_elements, kept_elements
 
 from .devices.pim_place import place
 from .hardware import Hardware
-from .schema import Pim
+from .pimschema import Pim
 from .units import show
 
 MOST_DOUBLINGS = 10
@@ -50,18 +50,22 @@ def weights_bytes(spec: ModelSpec, scenario: Scenario) -> int:
 
 
 def kv_cache_bytes(spec: ModelSpec, scenario: Scenario) -> int:
-    """Cache of the fullest device when every request has all its tokens; a window keeps no more than its length."""
+    """Cache of the fullest device when every request has all its tokens; a window keeps no more than its length. States of scans and
+    keys and values of encoded tokens count too."""
     if spec.encoder:
         return 0
     prompts = prompt_lengths(spec, scenario)
     final = prompts[scenario.held(prompts)] + (0 if scenario.phase == "prefill" else scenario.decode_steps)
     shared_by = 1 if scenario.by_request else scenario.tp
     stages = np.zeros(scenario.pp, object)
+    source = source_lengths(spec, scenario)[scenario.held(prompts)]
     for number, layer in enumerate(spec.layers):
-        mixer = layer.mixer
-        kept = int(final.sum() if mixer.window is None else np.minimum(final, mixer.window).sum())
-        elements = mixer.kv_elements if isinstance(mixer, MLA) else 2 * max(1, mixer.heads_kv // shared_by) * mixer.head_dim
-        stages[number * scenario.pp // len(spec.layers)] += kept * elements
+        for part in layer.sublayers:
+            window = part.window if isinstance(part, (Attention, MLA)) else None
+            made = -(-final // layer.every)
+            kept = int(made.sum() if window is None else np.minimum(made, window).sum())
+            fixed = int(kept_elements(part, shared_by, source).sum())
+            stages[number * scenario.pp // len(spec.layers)] += kept * cache_elements(part, shared_by) + fixed
     return int(-(-max(stages) * DTYPE_BITS[scenario.kv] // 8))
 
 
@@ -80,9 +84,10 @@ def use(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
 
 
 def _cache_in(hardware: Hardware) -> Pim | None:
-    """The PIM unit that reads the cache, if nothing else may."""
-    unit = hardware.spec.units.get(str(hardware.spec.mapping.get("attention_decode", "")))
-    return unit if isinstance(unit, Pim) else None
+    """The PIM unit that may read keys or values, and so must hold the cache."""
+    spec = hardware.spec
+    readers = [spec.units[name] for work in ("attention_decode", "attention_score", "attention_value") for name in spec.units_for(work)]
+    return next((unit for unit in readers if isinstance(unit, Pim)), None)
 
 
 def _fullest_channel(spec: ModelSpec, scenario: Scenario, pim: Pim, kv_bytes: int) -> int:
@@ -92,7 +97,7 @@ def _fullest_channel(spec: ModelSpec, scenario: Scenario, pim: Pim, kv_bytes: in
     heads = 1
     if pim.whole == "head":
         shared_by = 1 if scenario.by_request else scenario.tp
-        heads = min(1 if isinstance(layer.mixer, MLA) else max(1, layer.mixer.heads_kv // shared_by) for layer in spec.layers)
+        heads = min(max(1, part.heads_kv // shared_by) if isinstance(part, Attention) else 1 for part in spec.cached_parts)
     items = np.repeat(final, heads)
     channel = place("greedy", items, pim.channels).channel
     return -(-kv_bytes * int(np.bincount(channel, items, pim.channels).max()) // int(items.sum()))
@@ -117,7 +122,7 @@ def check(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
         room = memory.kv_room_bytes // memory.channels
         have += (f", but each of its {memory.channels} PIM channels only {show(room, 'B')}, and the fullest would get "
                  f"{show(memory.channel_bytes, 'B')}")
-        ways.insert(0, "placement: split for the PIM unit")
+        ways.insert(0, "placement: split for the PIM unit (--policy channels=split)")
     raise ValueError(f"{spec.name} needs {need}{share}, {hardware.name} has {have}: use {_either(ways)}.")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from .costs import ACTION, CAUSES, Floats, Int64s
 from .devices import resolve
 from .hardware import Hardware
-from .schema import Pim
+from .pimschema import Pim
 from .simulate import Phase
 from .units import ps_to_s
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +13,14 @@ import numpy as np
 
 from gemvane.workloads.ops import KINDS, WORK
 
-from . import energy, perfetto
+from . import area, breakdown, energy, interop, perfetto, policies
 from .confidence import Confidence, judge
 from .costs import BOUNDS, CAUSES, CHOICES, Floats, Int64s
-from .mapping import choices
+from .mapping import CLASSES, choices, classes
 from .overlap import Overlap, overlap, seconds, shares_of_peak
+from .pimschema import Pim
 from .simulate import Phase, Run
-from .units import ps_to_s
+from .units import ps_to_s, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,11 +68,26 @@ class Result:
 
     @property
     def placement(self) -> dict[str, dict[str, str]]:
-        """Phase -> class of work -> unit, where the hardware leaves a choice of units."""
+        """Phase -> class of work or of operators -> unit, where the hardware leaves a choice of units."""
         open_to = [work for work, units in choices(self.run.hardware).items() if len(units) > 1]
-        picked = {name: {work: phase.placement[work] for work in open_to if (phase.trace.rows.work == WORK.index(work)).any()}
+        met = {name: set(classes(phase.trace, self.run.hardware).tolist()) for name, phase in self.run.phases.items()}
+        picked = {name: {work: phase.placement[work] for work in open_to if CLASSES.index(work) in met[name]}
                   for name, phase in self.run.phases.items()}
         return {name: units for name, units in picked.items() if units}
+
+    @property
+    def why(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Phase -> class that had a choice -> unit -> seconds of a step that its operators take there at full speed, one after another:
+        the least that any schedule tried on that unit asks for."""
+        out: dict[str, dict[str, dict[str, float]]] = {}
+        for name, picked in self.placement.items():
+            for work in picked:
+                times: dict[str, list[int]] = {}
+                for tried in self.run.tried[name]:
+                    if work in tried.alone_ps:
+                        times.setdefault(tried.placement[work], []).append(tried.alone_ps[work])
+                out.setdefault(name, {})[work] = {unit: ps_to_s(min(found)) for unit, found in times.items()}
+        return out
 
     @property
     def devices(self) -> int:
@@ -114,13 +131,39 @@ class Result:
         """Phase -> unit (and "memory") -> its useful work over what it could do in the time."""
         return {name: shares_of_peak(phase, self.run.hardware) for name, phase in self.run.phases.items()}
 
+    @cached_property
+    def time_by_cause_s(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Phase -> unit -> cause -> seconds, the waits included: together the length of the phase."""
+        return {name: breakdown.time_s(phase, self.run.hardware) for name, phase in self.run.phases.items()}
+
+    @cached_property
+    def energy_by_cause_j(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Phase -> unit -> cause -> joules of dynamic energy over all devices; with the static energy, all there is."""
+        tp = self.run.scenario.tp
+        each = {name: breakdown.energy_j(phase, self.run.hardware) for name, phase in self.run.phases.items()}
+        return {name: {unit: {cause: joules * tp for cause, joules in causes.items()} for unit, causes in units.items()}
+                for name, units in each.items()}
+
+    @cached_property
+    def channels(self) -> dict[str, dict[str, breakdown.Balance]]:
+        """Phase -> PIM unit -> how evenly its channels work."""
+        found = {name: breakdown.balance(phase, self.run.hardware) for name, phase in self.run.phases.items()}
+        return {name: units for name, units in found.items() if units}
+
+    @property
+    def area(self) -> dict[str, Any]:
+        """Square millimetres of a chip with arrays (`chip_mm2` with its range), and what second row buffers add to the DRAM dies."""
+        whole = area.total(self.run.hardware)
+        chip = {} if whole is None else {"chip_mm2": whole.mm2, "chip_low_mm2": whole.low, "chip_high_mm2": whole.high}
+        return chip | {"dram_share": area.dram_share(self.run.hardware)}
+
     @property
     def tried(self) -> list[dict[str, Any]]:
         """The schedules of the decode steps among which `auto` or a list of units chose the fastest; empty without a choice."""
         steps = self.run.decode.steps if self.run.decode is not None else 1
         open_to = [work for work, units in choices(self.run.hardware).items() if len(units) > 1]
-        out = [{"sub_batches": t.sub_batches, "placement": {work: t.placement[work] for work in open_to},
-                "tpot_s": ps_to_s(t.latency_ps) / steps} for t in self.run.tried]
+        out = [{"sub_batches": t.sub_batches, "placement": {work: t.placement[work] for work in open_to if work in t.alone_ps},
+                "tpot_s": ps_to_s(t.latency_ps) / steps} for t in self.run.tried.get("decode", ())]
         return out if len(out) > 1 else []
 
     def bounds(self, phase: str) -> dict[str, float]:
@@ -191,6 +234,7 @@ class Result:
         scenario = {k: (list(v) if isinstance(v, tuple) else v) for k, v in asdict(run.scenario).items()}
         if run.decode is not None:
             scenario["sub_batches"] = run.decode.sub_batches
+        scenario["transforms"] = [str(transform) for transform in run.transforms]
         return {
             "schema": SCHEMA,
             "model": run.spec.name,
@@ -211,20 +255,44 @@ class Result:
             "bounds": {phase: self.bounds(phase) for phase in run.phases},
             "shares_of_peak": self.shares_of_peak,
             "overlap": {phase: shared.to_dict(list(run.hardware.spec.units)) for phase, shared in self.overlap.items()},
+            "time_by_cause_s": self.time_by_cause_s,
+            "energy_by_cause_j": self.energy_by_cause_j,
+            "channels": {phase: {unit: one._asdict() for unit, one in units.items()} for phase, units in self.channels.items()},
+            "area": self.area,
+            "policies": policies.named(run.hardware),
             "placement": self.placement,
+            "why": self.why,
             "tried": self.tried,
             "ops": self.ops_table(),
             "confidence": {"label": self.confidence.label, "band": list(self.confidence.band),
                            "energy_band": list(self.confidence.energy_band), "source": self.confidence.source},
+            "assumptions": [transform.assumes for transform in run.transforms if transform.assumes],
             "warnings": list(self.warnings),
         }
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
+    def metrics(self) -> dict[str, float]:
+        """The figures by vLLM's names, in seconds and tokens: {"vllm:time_to_first_token_seconds": ...}; see `interop.vllm`."""
+        asked, prefill = self.run.scenario, self.run.prefill
+        out = 0 if self.run.spec.encoder or asked.phase == "prefill" else asked.output
+        return interop.vllm(requests=asked.batch, prompt_tokens=int(prefill.trace.requests.prompt.sum()) if prefill else 0,
+                            generation_tokens=asked.batch * out, ttft_s=self.ttft_s, tpot_s=self.tpot_s, latency_s=self.latency_s)
+
+    def _repr_html_(self) -> str:
+        times = {"TTFT": self.ttft_s, "TPOT": self.tpot_s, "latency": self.latency_s}
+        low, high = self.confidence.band
+        return interop.html(f"{self.run.spec.name} on {self.run.hardware.name}", {
+            **{name: show(value, "s") for name, value in times.items() if value is not None},
+            "throughput": f"{self.throughput_tok_s:,.0f} tokens/s", "energy": f"{show(self.energy_per_token_j, 'J')}/token",
+            **{f"{phase} bound by": next(iter(self.bounds(phase))) for phase in self.run.phases},
+            "real time": f"{low:.2f} to {high:.2f} x these ({self.confidence.label})"})
+
     def to_perfetto(self, path: str | Path, steps: int = 2) -> None:
         """Write a Chrome trace (Perfetto opens it; .gz compresses): the prefill and the first `steps` decode steps."""
-        perfetto.write(path, [(name, _intervals(name, phase, self.run, start, steps)) for name, phase, start in self._starts()])
+        perfetto.write(path, [(name, columns) for name, phase, start in self._starts()
+                              for columns in _lanes(name, phase, self.run, start, min(steps, phase.steps))])
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write result.json, ops.csv and trace.json.gz into `folder`, each whole or not at all."""
@@ -302,6 +370,26 @@ def _intervals(name: str, phase: Phase, run: Run, start_ps: int, steps: int | No
         "start_ps": phase.timeline.start_ps[:count] + start_ps,
         "end_ps": phase.timeline.end_ps[:count] + start_ps,
     }
+
+
+def _lanes(name: str, phase: Phase, run: Run, start_ps: int, steps: int) -> Iterator[dict[str, Any]]:
+    """Timelines of the units, then of each channel of a PIM unit: how long it works for an operator that lasts as long as on the fullest.
+
+    Where others slow the operator, its channels are taken to be slowed alike.
+    """
+    units = _intervals(name, phase, run, start_ps, steps)
+    yield units
+    for u, unit in enumerate(run.hardware.spec.units.values()):
+        if not isinstance(unit, Pim) or not (phase.unit == u).any():
+            continue
+        rows, shares = breakdown.channel_shares(phase, run.hardware, u, steps)
+        at = (np.arange(steps)[:, None] * phase.trace.size + rows).ravel()
+        mine: dict[str, Any] = {column: values if isinstance(values, str) else values[at] for column, values in units.items()}
+        for c in range(unit.channels):
+            share = shares[:, :, c].ravel()
+            lasted = np.round((mine["end_ps"] - mine["start_ps"]) * share).astype(np.int64)
+            labels = np.array([f"{label} channel {c}" for label in mine["unit"]], object)
+            yield {**mine, "unit": labels, "end_ps": mine["start_ps"] + lasted, "alone_ps": np.round(mine["alone_ps"] * share)}
 
 
 def causes_s(result: Result, phase: str) -> dict[str, float]:

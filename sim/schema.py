@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from gemvane.workloads.ops import DTYPE_BITS, GROUP, INDEX_BITS, KEPT, SPARSITIES
 
+from .pimschema import Pim
 from .quantity import (
     Bandwidth,
     ComputeRate,
@@ -92,6 +93,8 @@ class Gpu(Strict):
     """Shortest time of a kernel inside a CUDA graph: launch, prologue and epilogue together."""
     matrix_unit: Literal["synchronous", "asynchronous"] = "synchronous"
     """asynchronous: loads and matrix instructions run on their own and thread blocks share operands (TMA, warp-group MMA, clusters)."""
+    attention: Literal["auto", "flash2", "flash3", "split-kv", "fixed-split", "lean", "paged", "unfused"] = "auto"
+    """Kernel of attentions that name none. auto: that of the framework that was measured; of a trace, flash3."""
     calibration: str | None = None
     """Whose fitted parameters it runs with: a file under hw_configs/calibration/, or a path; its own, or a relative's."""
 
@@ -199,35 +202,6 @@ class Vector(Strict):
     op_overhead: Time
 
 
-class Pim(Strict):
-    """Multiply-accumulate units in the DRAM; commands, timings and geometry are those of `part`."""
-
-    kind: Literal["pim"]
-    part: str
-    """Memory part with PIM commands: a file under hw_configs/memory/, or a path."""
-    channels: Count
-    buffers: Literal["single", "dual"] = "single"
-    """Row buffers of a bank."""
-    level: Literal["bank", "bank-group", "buffer"] = "bank"
-    """Where AttAcc's units are."""
-    layout: Literal["heads", "tokens"] = "heads"
-    """What a row of keys holds under Newton's commands: one token's keys of several heads, or several tokens' keys of one head."""
-    whole: Literal["request", "head"] = "request"
-    """What lives in one channel unless `placement` is split: a request with all its heads, or one KV head of a request."""
-    placement: Literal["round-robin", "greedy", "neupims-alg1", "balance", "split"] = "greedy"
-    """Which channel: in turn; heaviest first to the least loaded, weighed by cycles or by NeuPIMs' estimate; the least maximum;
-    or every request's tokens over all channels."""
-    operands: dict[Dtype, PerCell]
-    """Multiply-adds of one lane in one step, by type of the cache; a share where it takes several steps."""
-    vector_buffer: Size | None = None
-    """Left out: that of the part."""
-    levels: dict[Literal["pseudochannel", "rank", "bank_group", "bank"], PowerOfTwo] = Field(default_factory=dict)
-    timings: dict[str, Count] = Field(default_factory=dict)
-    """Numbers of the part that are others here."""
-    capacity: Size | None = None
-    """Memory of its own, beside the device's main memory; the KV cache lives there. Left out: PIM sits in main memory."""
-
-
 class CacheLevel(Strict):
     size: Size
     """Of one cache: that of a core where each has its own, the whole where all share it."""
@@ -297,12 +271,24 @@ class Link(Strict):
 
 Unit = Annotated[Gpu | Systolic | Vector | Pim | Cpu | Link, Field(discriminator="kind")]
 WorkClass = Literal["matmul", "attention_prefill", "attention_decode", "vector", "move", "collective"]
+OperatorClass = Literal["projection", "ffn", "lm_head", "attention_score", "softmax", "attention_value"]
+WORK_OF = {"projection": "matmul", "ffn": "matmul", "lm_head": "matmul", "softmax": "vector", "attention_score": "attention_decode",
+           "attention_value": "attention_decode"}
+"""Operator class -> the class of work that it is part of, whose unit it has where the mapping does not name it."""
 _ALL_BUT_LINKS = ("matmul", "attention_prefill", "attention_decode", "vector", "move")
 CAN_RUN: dict[str, tuple[str, ...]] = {
     "gpu": _ALL_BUT_LINKS, "cpu": _ALL_BUT_LINKS, "systolic": ("matmul", "attention_prefill", "attention_decode"),
     "vector": ("vector", "move", "attention_decode"), "pim": ("matmul", "attention_prefill", "attention_decode"), "link": ("collective",),
 }
 """Kind of unit -> the classes of work that its model costs; any other would take no time there."""
+IN_PARTS = ("systolic", "vector", "pim")
+"""Kinds of unit that may run scores and values of attention without each other: the others' kernels are fused."""
+
+
+def can_run(kind: str, work: str) -> bool:
+    """Whether a kind of unit runs a class of work or of operators."""
+    fused = work in ("attention_score", "attention_value") and kind not in IN_PARTS
+    return WORK_OF.get(work, work) in CAN_RUN[kind] and not fused
 
 
 class Schedule(Strict):
@@ -356,20 +342,32 @@ class HardwareSpec(Strict):
     sources: dict[str, Source] = Field(default_factory=dict)
     memory: Memory
     units: dict[str, Unit]
-    mapping: dict[WorkClass, str | Annotated[list[str], Field(min_length=1)]]
-    """The unit that runs each class of work; a list: the one with which a phase is over first."""
+    mapping: dict[WorkClass | OperatorClass, str | Annotated[list[str], Field(min_length=1)]]
+    """The unit that runs each class of work, or of operators where they differ; a list: the one with which a phase is over first; auto: of
+    all units that can."""
     schedule: Schedule = Schedule()
     power: PowerBudget
     energy: EnergySpec
 
     @model_validator(mode="after")
     def _names_meet(self) -> HardwareSpec:
-        for work, unit in ((work, unit) for work, units in self.mapping.items() for unit in ([units] if isinstance(units, str) else units)):
+        for work in self.mapping:
+            if not self.units_for(work):
+                raise ValueError(f"mapping.{work} is auto but none of {', '.join(self.units)} can run it")
+        for work, unit in ((named, unit) for named in self.mapping for unit in self.units_for(named)):
             if unit not in self.units:
                 raise ValueError(f"mapping.{work} names unit {unit!r}; units are {', '.join(self.units)}")
             kind = self.units[unit].kind
-            if work not in CAN_RUN[kind]:
-                raise ValueError(f"mapping.{work} names unit {unit!r}, a {kind}, which runs only {', '.join(CAN_RUN[kind])}")
+            if not can_run(kind, work):
+                able = " or ".join(name for name, u in self.units.items() if can_run(u.kind, work)) or "none of its units"
+                raise ValueError(f"mapping.{work} names unit {unit!r}, a {kind}, which runs only {', '.join(CAN_RUN[kind])}; "
+                                 f"{work} runs on {able}")
+        if {"attention_score", "attention_value"} & set(self.mapping):
+            for work in ("attention_score", "attention_value"):
+                for unit in self.units_for(work) or self.units_for("attention_decode"):
+                    if not can_run(self.units[unit].kind, work):
+                        raise ValueError(f"mapping.attention_decode names unit {unit!r}, whose attention is one kernel, but only a part of "
+                                         f"it is mapped elsewhere; name a unit for {work} too")
         for name, pim in ((name, unit) for name, unit in self.units.items() if isinstance(unit, Pim)):
             pins, room = (self.memory.pins if pim.capacity is None else None), pim.capacity or self.memory.capacity
             for what, amount in (("pins", pins), ("bytes", room)):
@@ -379,3 +377,10 @@ class HardwareSpec(Strict):
             if unit not in self.units:
                 raise ValueError(f"schedule.exclusive names unit {unit!r}; units are {', '.join(self.units)}")
         return self
+
+    def units_for(self, work: str) -> list[str]:
+        """The units that may run a class of work or of operators; [] where the mapping does not name it."""
+        named = self.mapping.get(work, [])  # type: ignore[call-overload]
+        if named == "auto" and "auto" not in self.units:
+            return [name for name, unit in self.units.items() if can_run(unit.kind, work)]
+        return [named] if isinstance(named, str) else list(dict.fromkeys(named))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,14 +12,16 @@ from gemvane.workloads.ops import Rows
 from gemvane.workloads.scenario import Scenario
 from gemvane.workloads.spec import ModelSpec
 from gemvane.workloads.trace import Trace
+from gemvane.workloads.transforms import Transform, applied
 
-from . import contention, devices, mapping, memory
+from . import contention, devices, mapping, memory, policies
 from .costs import ACTION, ACTIONS, CAUSES, Int64s
 from .devices.precision import Rates, used_for
 from .hardware import Hardware
 from .memory import Memory
-from .schedule import Interference, Timeline, schedule
-from .schema import Link, Pim, Systolic
+from .pimschema import Pim
+from .schedule import NONE, Timeline, schedule
+from .schema import Link, Systolic
 from .stages import with_barriers
 from .units import cycles_to_ps_all
 
@@ -79,11 +81,13 @@ class Phase:
 
 
 class Tried(NamedTuple):
-    """A schedule of the decode steps that was simulated."""
+    """A schedule of a phase that was simulated."""
 
     sub_batches: int
     placement: mapping.Placement
     latency_ps: int
+    alone_ps: dict[str, int]
+    """What the operators of each class take in a step, one after the other, of the classes that had a choice of units."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,11 @@ class Run:
     memory: Memory
     prefill: Phase | None
     decode: Phase | None
-    tried: tuple[Tried, ...]
-    """The schedules of which `decode` is the fastest, in the order of trial."""
+    tried: dict[str, tuple[Tried, ...]]
+    """Phase -> the schedules of which it is the fastest, in the order of trial."""
     warnings: tuple[str, ...]
+    transforms: tuple[Transform, ...] = ()
+    """What made `spec` and `scenario` of what was asked for."""
 
     @property
     def phases(self) -> dict[str, Phase]:
@@ -106,30 +112,42 @@ class Run:
         return {name: phase for name, phase in both.items() if phase is not None}
 
 
-def simulate(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Run:
+class Source(Protocol):
+    """Where the traces come from: the module `lower`, or a recording."""
+
+    def prefill(self, spec: ModelSpec, scenario: Scenario, sub_batches: int = 1) -> Trace: ...
+
+    def decode_step(self, spec: ModelSpec, scenario: Scenario, generated: int = 1, sub_batches: int = 1, partition: str = "dealt",
+                    channels: int = 1) -> Trace: ...
+
+
+def simulate(spec: ModelSpec, scenario: Scenario, hardware: Hardware, source: Source = lower) -> Run:
     """The scenario on the hardware. ValueError before the first cycle for anything that cannot run."""
+    spec, scenario, transforms = applied(spec, scenario)
     warnings = lower.check(spec, scenario) + _check_links(scenario, hardware)
     _check_sparsity(scenario, hardware)
+    devices.check(hardware)
+    hardware, slower = policies.capped(hardware)
     used = memory.check(spec, scenario, hardware)
     machines = devices.resolve(hardware.spec)
-    warnings += _fallbacks(scenario, hardware, machines) + contention.warnings(hardware)
-    first = None
+    warnings += _fallbacks(scenario, hardware, machines) + contention.warnings(hardware) + slower
+    first = second = None
+    tried: dict[str, tuple[Tried, ...]] = {}
     if scenario.phase != "decode":
-        first = _fastest([lower.prefill(spec, scenario, scenario.pp)], 1, hardware, machines)[0]
+        first, tried["prefill"] = _fastest([source.prefill(spec, scenario, scenario.pp)], 1, hardware, machines)
     steps = scenario.decode_steps if scenario.phase == "both" else scenario.output
-    if scenario.phase == "prefill" or spec.encoder or steps == 0:
-        return Run(spec, scenario, hardware, used, first, None, (), tuple(warnings))
-    second, tried = _decode(spec, scenario, hardware, machines, steps)
-    return Run(spec, scenario, hardware, used, first, second, tried, tuple(warnings))
+    if scenario.phase != "prefill" and not spec.encoder and steps:
+        second, tried["decode"] = _decode(spec, scenario, hardware, machines, steps, source)
+    return Run(spec, scenario, hardware, used, first, second, tried, tuple(warnings), transforms)
 
 
-def _decode(spec: ModelSpec, scenario: Scenario, hardware: Hardware, machines: dict[str, Any],
-            steps: int) -> tuple[Phase, tuple[Tried, ...]]:
-    """All decode steps, with the sub-batches of the hardware's policy (never fewer than pipeline stages)."""
+def _decode(spec: ModelSpec, scenario: Scenario, hardware: Hardware, machines: dict[str, Any], steps: int,
+            source: Source) -> tuple[Phase, tuple[Tried, ...]]:
+    """All decode steps, with the sub-batches of the hardware's policy in each group that goes through the pipeline."""
     policy = hardware.spec.schedule
     channels = max((unit.channels for unit in hardware.spec.units.values() if isinstance(unit, Pim)), default=1)
-    counts = dict.fromkeys(min(scenario.batch, max(n, scenario.pp)) for n in _sub_batches(scenario, hardware))
-    traces = [lower.decode_step(spec, scenario, sub_batches=n, partition=policy.partition, channels=channels) for n in counts]
+    counts = dict.fromkeys(min(scenario.batch, n * scenario.pp) for n in _sub_batches(scenario, hardware))
+    traces = [source.decode_step(spec, scenario, sub_batches=n, partition=policy.partition, channels=channels) for n in counts]
     return _fastest(traces, steps, hardware, machines)
 
 
@@ -148,7 +166,17 @@ def _fastest(traces: list[Trace], steps: int, hardware: Hardware, machines: dict
     """The phase that ends first, of the given traces and of the units that the hardware offers for each class of work."""
     runs = [run_phase(trace, steps, hardware, machines, placement)
             for trace in traces for placement in mapping.placements(hardware, trace)]
-    return min(runs, key=lambda run: run.latency_ps), tuple(Tried(run.sub_batches, run.placement, run.latency_ps) for run in runs)
+    tried = (Tried(run.sub_batches, run.placement, run.latency_ps, _alone_ps(run, hardware)) for run in runs)
+    return min(runs, key=lambda run: run.latency_ps), tuple(tried)
+
+
+def _alone_ps(run: Phase, hardware: Hardware) -> dict[str, int]:
+    """Of each class of operators that had a choice of units: what its operators take in a step at full speed, one after the other."""
+    of_row = mapping.classes(run.trace, hardware)
+    ps = run.duration_ps.sum(axis=0)[run.alike] // run.steps
+    open_to = [work for work, units in mapping.choices(hardware).items() if len(units) > 1]
+    each = {work: int(ps[of_row == mapping.CLASSES.index(work)].sum()) for work in open_to}
+    return {work: spent for work, spent in each.items() if spent}
 
 
 def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, Any], placement: mapping.Placement) -> Phase:
@@ -167,9 +195,16 @@ def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, 
     together = hardware.spec.schedule.barriers == "stage"
     met = with_barriers(trace) if together else trace
     waits = Waits((met.preds_ptr, met.preds_idx), _previous_step(trace, together))
-    timeline = schedule(placed, duration_ps, *waits.here, groups=_groups(hardware, stages), duration_index=alike,
-                        next_preds_ptr=waits.step_before[0], next_preds_idx=waits.step_before[1],
-                        interference=entries.interference(duration_ps, actions, hardware))
+    pairs = entries.pairs(duration_ps, actions, hardware)
+    known: set[tuple[int, int]] = set()
+    while True:
+        timeline = schedule(placed, duration_ps, *waits.here, groups=_groups(hardware, stages), duration_index=alike,
+                            next_preds_ptr=waits.step_before[0], next_preds_idx=waits.step_before[1], interference=pairs.slow(known))
+        kind = np.tile(pairs.kind[alike], steps)
+        new = contention.met(kind, np.tile(placed, steps), timeline.start_ps, timeline.end_ps, count) & (pairs.every - known)
+        known |= new
+        if pairs.slow(new) is NONE:  # what works at once in it is slowed as simulated
+            break
     sub_batches = int(trace.rows.sub_batch.max()) + 1
     return Phase(trace, placement, unit, alike, duration_ps, bound, cycles, actions, choice, timeline, waits, sub_batches)
 
@@ -212,21 +247,32 @@ class _Entries:
         return duration_ps, bound, cycles, actions, choice
 
 
-    def interference(self, duration_ps: Int64s, actions: Int64s, hardware: Hardware) -> Interference:
+    def pairs(self, duration_ps: Int64s, actions: Int64s, hardware: Hardware) -> contention.Pairs:
         """How these rows slow each other, by what they do in a mean step."""
         moved = actions[:, ACTION["dram_io_bytes"]] / self.steps
         writes = np.minimum(self.rows.kv_write_bytes / np.maximum(moved, 1), 1)
-        return contention.interference(self.rows, self.unit, duration_ps.mean(axis=0), moved, writes, self.steps, hardware)
+        return contention.Pairs(self.rows, self.unit, duration_ps.mean(axis=0), moved, writes, self.steps, hardware)
 
 
 def _previous_step(trace: Trace, together: bool) -> tuple[Int64s, Int64s]:
-    """Predecessors in the step before: a sub-batch starts its next token when it has sampled this one, or `together` when all have."""
-    first = np.flatnonzero(np.diff(trace.preds_ptr) == 0)
-    last = {int(s): int(np.flatnonzero(trace.rows.sub_batch == s)[-1]) for s in np.unique(trace.rows.sub_batch)}
-    waits = [list(last.values()) if together else [last[int(s)]] for s in trace.rows.sub_batch[first]]
-    count = np.zeros(trace.size, np.int64)
-    count[first] = [len(some) for some in waits]
-    return np.concatenate([[0], np.cumsum(count)]), np.array([row for some in waits for row in some], np.int64)
+    """Predecessors in the step before: a sub-batch starts its next token when it has sampled this one, or `together` when its whole group
+    has; the first group of a pipeline enters a stage when the last one has left it."""
+    rows = trace.rows
+    waiting = np.repeat(np.arange(trace.size), np.diff(trace.preds_ptr))
+    here = (rows.sub_batch[waiting] == rows.sub_batch[trace.preds_idx]) & (rows.stage[waiting] == rows.stage[trace.preds_idx])
+    enters = np.setdiff1d(np.arange(trace.size), waiting[here])
+    groups = lower.flights(int(rows.sub_batch.max()) + 1, int(rows.stage.max()) + 1)
+    group = {s: number for number, some in enumerate(groups) for s in some}
+    sampled = {s: int(np.flatnonzero(rows.sub_batch == s)[-1]) for s in group}
+    ahead = groups[-1] if len(groups) > 1 else ()
+    count, waits = np.zeros(trace.size, np.int64), []
+    for row, own, stage in zip(enters.tolist(), rows.sub_batch[enters].tolist(), rows.stage[enters].tolist(), strict=True):
+        before = [sampled[s] for s in (groups[group[own]] if together else [own])] if stage == 0 else []
+        if group[own] == 0:
+            before += [int(np.flatnonzero((rows.sub_batch == s) & (rows.stage == stage))[-1]) for s in ahead]
+        count[row] = len(before)
+        waits += before
+    return np.concatenate([[0], np.cumsum(count)]), np.array(waits, np.int64)
 
 
 def _groups(hardware: Hardware, stages: int) -> Int64s:

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from gemvane.workloads.lower import flights
 from gemvane.workloads.ops import CODE, Int64s
 from gemvane.workloads.trace import Trace
 
@@ -25,29 +26,36 @@ ATTENTION = [CODE[kind] for kind in ("attention_decode", "attention_score", "sof
 
 
 def stages(trace: Trace) -> Int64s:
-    """Number of each row's stage in its step: part j of sub-batch i is stage j x n + i of n sub-batches, its attention the next one."""
+    """Number of each row's stage in its step: part j of sub-batch i is stage j x n + i of the n sub-batches that go through the pipeline
+    together, its attention the next one."""
     rows = trace.rows
     out = np.zeros(rows.size, np.int64)
-    count = int(rows.sub_batch.max(initial=0)) + 1
-    for i in range(count):
-        index = np.flatnonzero(rows.sub_batch == i)
-        attends = np.isin(rows.kind[index], ATTENTION)
-        begun = np.cumsum(attends & ~np.append(False, attends[:-1]))
-        out[index] = np.where(attends, begun - 1, begun) * max(2, count) + i + attends
+    for group in _flights(trace):
+        for i, sub_batch in enumerate(group):
+            index = np.flatnonzero(rows.sub_batch == sub_batch)
+            attends = np.isin(rows.kind[index], ATTENTION)
+            begun = np.cumsum(attends & ~np.append(False, attends[:-1]))
+            out[index] = np.where(attends, begun - 1, begun) * max(2, len(group)) + i + attends
     return out
 
 
+def _flights(trace: Trace) -> list[range]:
+    return flights(int(trace.rows.sub_batch.max(initial=0)) + 1, int(trace.rows.stage.max(initial=0)) + 1)
+
+
 def with_barriers(trace: Trace) -> Trace:
-    """The trace in which the rows of each stage also wait for all of the stage before on their device of the pipeline."""
+    """The trace in which the rows of each stage also wait for all of the stage before on their device of the pipeline, of the sub-batches
+    that go through it together."""
     step = stages(trace)
-    number, group = np.unique(np.stack([trace.rows.stage, step]), axis=1, return_inverse=True)
+    flight = np.array([number for number, group in enumerate(_flights(trace)) for _ in group])[trace.rows.sub_batch]
+    number, group = np.unique(np.stack([trace.rows.stage, flight, step]), axis=1, return_inverse=True)
     group = group.reshape(-1)
     waiting = np.repeat(np.arange(trace.size), np.diff(trace.preds_ptr))
     inside = group[waiting] == group[trace.preds_idx]
     first, last = np.ones(trace.size, np.bool_), np.ones(trace.size, np.bool_)
     first[waiting[inside]], last[trace.preds_idx[inside]] = False, False
     after, before = [waiting], [trace.preds_idx]
-    for g in np.flatnonzero(number[0, 1:] == number[0, :-1]):
+    for g in np.flatnonzero((number[:2, 1:] == number[:2, :-1]).all(axis=0)):
         ends, begins = np.flatnonzero((group == g) & last), np.flatnonzero((group == g + 1) & first)
         after.append(np.repeat(begins, ends.size))
         before.append(np.tile(ends, begins.size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,12 @@ class Tree:
 
     def replaced(self, path: tuple[str, ...], value: Any) -> Tree:
         """A copy with one value changed. ValueError where the path leads nowhere."""
-        data = copy.deepcopy(self.data)
+        data = dict(self.data)
         node: Any = data
-        for part in path[:-1]:
-            if not isinstance(node, dict) or part not in node or is_leaf(node[part]):
+        for part in path[:-1]:  # copies the mappings on the way; no other can change
+            if not isinstance(node.get(part), dict) or is_leaf(node[part]):
                 raise ValueError(f"{'.'.join(path)}: no such field in {self.data.get('name')}: '{part}' is not there.")
+            node[part] = dict(node[part])
             node = node[part]
         node[path[-1]] = value
         return Tree(data, {**self.marks, path: (f"change of {self.data.get('name')}", 0)})

@@ -57,6 +57,26 @@ def test_a_hardware_file_that_is_wrong(base: str, line: str, message: str, here:
     assert [path.name for path in here.iterdir()] == ["x.yaml"]
 
 
+@pytest.mark.parametrize(("lines", "message"), [
+    ("units:\n  pim:\n    part: hbm2-neupim", "x.yaml:6: units.pim.part: unknown memory part 'hbm2-neupim' (did you mean 'hbm2-neupims'?)"),
+    ("units:\n  pim:\n    part: hbm2-2000-4gb", "x.yaml:6: units.pim.part is 'hbm2-2000-4gb', a memory part without PIM commands."),
+    ("units:\n  pim:\n    part: part.yaml", "part.yaml:4: timings.nRCDRD: '14 ns' is not a count of clocks."),
+    ("units:\n  pim:\n    timings: {nFAV: 20}", "x.yaml:6: units.pim.timings.nFAV is 20, but memory part hbm2-neupims has only nBL"),
+    ("units:\n  pim:\n    level: buffer", "x.yaml:6: units.pim.level is 'buffer', but the units of memory part hbm2-neupims are at"),
+    ("units:\n  pim:\n    part: rule.yaml", "x.yaml:6: units.pim.part: rule.yaml:5: constraints.0.prev: no command 'ACTX'"),
+    ("memory: {part: hbm9}", "x.yaml:4: memory.part: unknown memory part 'hbm9'"),
+    ("units:\n  pim:\n    channels: 24", "x.yaml:6: units.pim.channels is 24, into which the memory's 4096 pins do not divide"),
+    ("mapping: {ffn: vector}", "x.yaml:4: mapping.ffn names unit 'vector', a vector, which runs only vector, move, attention_decode"),
+])
+def test_a_pim_that_its_part_cannot_be(lines: str, message: str, here: Path) -> None:
+    Path("x.yaml").write_text(HEAD.format(base="neupims") + lines + "\n")
+    Path("rule.yaml").write_text("extends: hbm2-neupims\nschema_version: 1\nname: z\n"
+                                 "constraints:\n  - {level: bank, prev: [ACTX], next: [RD], latency: nRP}\n")
+    Path("part.yaml").write_text("extends: hbm2-neupims\nschema_version: 1\nname: y\ntimings: {nRCDRD: 14 ns}\n")
+    assert message in refused("hw", "check", "x.yaml")
+    assert message in refused("run", "gpt2", "--hw", "x.yaml")
+
+
 @pytest.mark.parametrize(("texts", "message"), [
     ({"x": "- a\n- b\n"}, "x.yaml: is a list. Expected a mapping of keys to values."),
     ({"x": "just words\n"}, "x.yaml: is plain text. Expected a mapping of keys to values."),
@@ -111,8 +131,8 @@ def test_check_lists_every_problem(here: Path) -> None:
     ("compare gpt2 --hw t4 --batch 0..4", "--batch 0..4: a batch has at least 1 request."),
     ("compare gpt2 --hw t4,t4", "hardware 't4' is named 2 times."),
     ("compare gpt2 --hw t4,,l4", "--hw 't4,,l4': a name is missing."),
-    ("trace gpt2 -o x.txt", "-o x.txt: a trace is written as .parquet or .csv, not '.txt'."),
-    ("trace gpt2 -o x", "a trace is written as .parquet or .csv, not 'without a suffix'."),
+    ("trace gpt2 -o x.txt", "-o x.txt: a trace is written as .parquet, .csv, .et, not '.txt'."),
+    ("trace gpt2 -o x", "a trace is written as .parquet, .csv, .et, not 'without a suffix'."),
     ("trace gpt2 -o nowhere/x.csv", "-o nowhere/x.csv: there is no folder nowhere."),
     ("models show gpt5", "unknown model 'gpt5': nearest are gpt2"),
     ("run nothing.json --hw t4", "model 'nothing.json': no such file"),
@@ -124,6 +144,16 @@ def test_check_lists_every_problem(here: Path) -> None:
     ("run gpt2 --hw t4 --batch many", "invalid value for '--batch'"),
     ("rnu gpt2", "no such command 'rnu'"),
     ("hw lisst", "no such command 'lisst'"),
+    ("run gpt2 --hw neupims --batch 2 --policy sub_batches=3", "schedule.sub_batches is 3 but the batch has 2 requests."),
+    ("run gpt2 --hw neupims --policy ffn=vector", "mapping.ffn names unit 'vector', a vector, which runs only"),
+    ("run gpt2 --hw neupims --policy ffn", "--policy ffn: expected NAME=VALUE, e.g. sub_batches=2."),
+    ("run gpt2 --hw neupims --policy buffers=dual", "no policy 'buffers'"),
+    ("run gpt2 --hw h100-sxm --policy row_buffers=dual", "h100-sxm has no PIM unit, which policy row_buffers is of."),
+    ("run gpt2 --hw neupims --policy channels=best", "units.pim.placement: 'best' is not known here."),
+    ("run gpt3-7b --hw neupims --batch 40 --prompt 1000 --output 2", "or --batch 32 or less"),
+    ("run gpt3-7b --hw npu-hbm2 --batch 200 --prompt 1000 --output 2", "or --batch 35 or less"),
+    ("run gpt3-7b --hw neupims --prompt 2040", "each of its 32 PIM channels only 584 MB, and the fullest would get 1."),
+    ("run gpt2 --hw attacc --kv-dtype int4", "the PIM unit's operands have no int4, the type of the cache."),
 ])
 def test_words_that_are_wrong(words: str, message: str, here: Path) -> None:
     assert message in refused(*words.split())
@@ -134,7 +164,7 @@ def test_words_that_are_wrong(words: str, message: str, here: Path) -> None:
     ('{"model_type": "llama"', "config.json: line 1, column 23: not JSON"),
     ("[1]", "config.json: holds a JSON list: want a mapping"),
     ('{"model_type": "llama", "hidden_size": 64}', "config.json: key 'num_hidden_layers' is missing (family llama needs hidden_size"),
-    ('{"model_type": "mamba9", "hidden_size": 64}', "model_type 'mamba9' is not a known architecture."),
+    ('{"model_type": "mamba9", "hidden_size": 64}', "model_type 'mamba9' is not a known architecture"),
     ('{"hidden_size": 64}', "config.json"),
 ])
 def test_a_config_that_is_wrong(text: str, message: str, here: Path) -> None:

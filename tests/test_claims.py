@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 import gemvane as gv
 from gemvane.cli import app
-from gemvane.validate.claims import page, scoreboard, value
+from gemvane.validate.claims import bench, page, scoreboard, value
 
 RUNNER = CliRunner()
 PAGE = """\
@@ -114,7 +115,7 @@ def test_a_value_is_shown_in_the_unit_of_its_claim(tmp_path: Path, expression: s
 
 def test_arithmetic_keeps_its_order() -> None:
     figures = {("a", "x"): 6.0, ("b", "y"): 2.0}
-    found = value.evaluate("(a.x + 2 * b.y) / b.y - 1", lambda experiment, figure: figures[experiment, figure])
+    found = value.evaluate("(a.x + 2 * b.y) / b.y - 1", lambda experiment, figure, _: figures[experiment, figure])
     assert found == (6 + 4) / 2 - 1
 
 
@@ -122,7 +123,7 @@ def test_mfu_is_two_flops_a_parameter_and_token_of_the_counted_model() -> None:
     result = gv.run("llama3-8b", "h100-sxm", batch=4, prompt=512, output=3, tp=2)
     peak = 2 * result.run.hardware.spec.units["gpu"].tensor_peak["bf16"]
     tokens = 4 * 512 + 4 * 2
-    assert scoreboard.mfu(result, result.run.spec) == pytest.approx(2 * 8_030_261_248 * tokens / (result.latency_s * peak))
+    assert bench.mfu(result, result.run.spec) == pytest.approx(2 * 8_030_261_248 * tokens / (result.latency_s * peak))
 
 
 def test_a_padded_model_counts_as_the_one_it_stands_for(tmp_path: Path) -> None:
@@ -136,8 +137,8 @@ def test_a_padded_model_counts_as_the_one_it_stands_for(tmp_path: Path) -> None:
 
 def test_an_experiment_that_stands_twice_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
-    simulate = scoreboard.simulate
-    monkeypatch.setattr(scoreboard, "simulate", lambda *asked: runs.append(asked) or simulate(*asked))
+    simulate = bench.simulate
+    monkeypatch.setattr(bench, "simulate", lambda *asked: runs.append(asked) or simulate(*asked))
     rows(tmp_path, ("hardware: a100-80g", "hardware: h100-sxm"))
     assert len(runs) == 1
 
@@ -162,14 +163,14 @@ WRONG = {  # what is changed into what, the line, the key under claims and what 
     "no arithmetic": ("a.tpot / b.tpot", "max(a.tpot, b.tpot)", 13, "faster.value: 'max(a.tpot, b.tpot)' is no part of a value."),
     "no expression": ("a.tpot / b.tpot", "a.tpot /", 13, "faster.value: 'a.tpot /' cannot be read."),
     "a long expression": ("a.tpot / b.tpot", "+".join(["a.tpot"] * 99), 13, "faster.value: 'a.tpot+"),
-    "an idle experiment": ("a.tpot / b.tpot", "a.mfu", 12, "faster.experiments.b is never used in value 'a.mfu'"),
+    "an idle experiment": ("a.tpot / b.tpot", "a.mfu", 12, "faster.experiments.b: is never used in value 'a.mfu'"),
     "nothing to run": ("value: a.tpot / b.tpot", "why: so", 5,
         "faster: value is missing. Expected experiments, value and within, or cannot"),
     "both ways": ("cannot: no training", "cannot: no training\n    value: a.tpot", 32,
         "trained.value is there although the claim cannot be expressed."),
     "neither model nor kernel": ("model: gpt2, scenario", "scenario", 11,
         "faster.experiments.a: neither is there. Expected a kernel or a model"),
-    "a kernel in a scenario": ("K: 4096}", "K: 4096}, scenario: {batch: 2}", 22, "matmul.experiments.one.scenario goes with a model"),
+    "a kernel in a scenario": ("K: 4096}", "K: 4096}, scenario: {batch: 2}", 22, "matmul.experiments.one.scenario: goes with a model"),
     "a share": ('"20 %"', '"0 %"', 14, "faster.within.share: '0 %' is not a share."),
     "unknown hardware": ("hardware: a100-80g", "hardware: a100-8g", 11, "faster.experiments.a.hardware: unknown hardware 'a100-8g'"),
     "a change": ("memory.bandwidth:", "memory.bandwith:", 22,
@@ -199,7 +200,7 @@ def test_what_is_wrong_is_said_with_file_line_key_and_wish(tmp_path: Path, name:
 
 
 def test_nothing_is_simulated_before_everything_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoreboard, "simulate", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(bench, "simulate", lambda *_: pytest.fail("it ran"))
     with pytest.raises(ValueError, match="unknown column 'm'"):
         rows(tmp_path, ("M: 16", "m: 16"))
 
@@ -234,12 +235,41 @@ def test_the_matmul_of_tpu_v2_is_its_roofline_and_the_reduce_scatter_half_the_by
         assert tpu[name].ratio == pytest.approx(seconds / claimed, rel=0.002)
 
 
-@pytest.mark.parametrize("name", page.names())
-def test_every_bundled_claim_that_differs_is_explained_and_every_experiment_says_what_it_assumes(name: str) -> None:
-    loaded = page.load(name)
-    for row in scoreboard.run([loaded]):
+BUNDLED = {name: page.load(name) for name in page.names()}
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+QUICK = [name for name, one in BUNDLED.items() if not one.spec.axes]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in BUNDLED])
+def test_every_bundled_claim_that_differs_is_explained(name: str) -> None:
+    for row in scoreboard.run([BUNDLED[name]]):
         assert row.why or row.verdict != "differs", row.id
-        assert row.assumptions or row.verdict == "cannot be expressed", row.id
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_bundled_claim_that_is_run_says_what_it_assumes(name: str) -> None:
+    spec = BUNDLED[name].spec
+    for one, claim in spec.claims.items():
+        assert claim.assumptions or spec.assumptions or claim.cannot, one
+
+
+@pytest.mark.parametrize(("name", "file"), [("tpu", "claims-tpu.md"), pytest.param("neupims", "neupims.md", marks=pytest.mark.slow)])
+def test_the_pages_in_docs_are_what_the_command_writes(name: str, file: str, tmp_path: Path) -> None:
+    done = RUNNER.invoke(app, ["validate", "claims", name, "-o", str(tmp_path / file)])
+    assert done.exit_code == 0, done.stderr
+    made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert len(made) == 1 + len(BUNDLED[name].spec.plots)
+    for part, text in made.items():
+        assert text == (DOCS / part).read_text(encoding="utf-8"), part
+
+
+def test_the_quick_claims_of_neupims_are_still_as_the_page_in_docs_has_them() -> None:
+    text = (DOCS / "neupims.md").read_text(encoding="utf-8")
+    whole = BUNDLED["neupims"]
+    some = {name: whole.spec.claims[name] for name in ("interleaving-loses", "interleaving-wins", "npu-busy-blocked", "area")}
+    for row in scoreboard.run([replace(whole, spec=whole.spec.model_copy(update={"claims": some}))]):
+        cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(f"| {row.claim} |")]
+        assert [(line[1], line[2], line[-1]) for line in cells] == [(row.claimed, row.simulated or "-", row.verdict)]
 
 
 # The command

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from gemvane import __version__
 from gemvane.cli import app
-from gemvane.commands.scenario import batches, options
+from gemvane.commands.scenario import options, prompts, sizes
 from gemvane.render import number, parameters
 
 HEAVY = ("numba", "numpy", "pandas", "scipy", "scipy.optimize", "torch", "rich", "yaml")
@@ -175,12 +175,12 @@ def test_a_change_of_winner_is_told(tmp_path: Path) -> None:
     assert f"fastest: h100-sxm; from batch {changes[0]['batch']} on: big-batch instead of h100-sxm" in gemvane(*words)
 
 
-@pytest.mark.parametrize(("text", "sizes"), [
+@pytest.mark.parametrize(("text", "numbers"), [
     ("64", [64]), ("8,1,64", [1, 8, 64]), ("1..8", [1, 2, 4, 8]), ("1..100", [1, 2, 4, 8, 16, 32, 64, 100]), ("3..9,64", [3, 4, 8, 9, 64]),
     ("5..5", [5]),
 ])
-def test_batch_sizes(text: str, sizes: list[int]) -> None:
-    assert batches(text, {}) == sizes
+def test_lists_and_ranges(text: str, numbers: list[int]) -> None:
+    assert sizes("--batch", text) == prompts(text) == numbers
 
 
 def test_prompts() -> None:

@@ -47,6 +47,34 @@ def test_the_command_prints_one_object(tmp_path: Path) -> None:
     assert "fitted roofline" in shown.stdout
 
 
+def test_operators_that_ran_as_several_kernels_stand_apart() -> None:
+    table = pd.concat([measured(1.0), measured(2.0).assign(notes="unfused; spread 11 %")], ignore_index=True)
+    found = compare.compare(table, gv.hardware("h100-sxm"))
+    assert found["rows"] == 4
+    assert found["overall"]["mape"] < 1e-4
+    assert found["unfused"]["rows"] == sum(row["rows"] for row in found["unfused"]["by"]) == 4
+    assert found["unfused"]["mape"] == pytest.approx(1.0, abs=1e-3)
+    assert compare.compare(measured(1.0), gv.hardware("h100-sxm"))["unfused"] is None
+    alone = compare.compare(measured(2.0).assign(notes="unfused"), gv.hardware("h100-sxm"))
+    assert (alone["rows"], alone["unfused"]) == (4, None)
+
+
+def test_the_command_plots_what_it_compares(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file, plots = tmp_path / "own.csv", [tmp_path / name for name in ("a.svg", "b.svg")]
+    pd.concat([measured(1.1), measured(2.0).assign(notes="unfused")]).to_csv(file, index=False)
+    for plot in plots:
+        said = CliRunner().invoke(app, ["validate", "compare", str(file), "--hw", "h100-sxm", "--plot", str(plot)])
+        assert said.exit_code == 0, said.output
+        assert "gemm, unfused" in said.stdout
+    drawn = plots[0].read_text()
+    assert drawn == plots[1].read_text()
+    assert all(text in drawn for text in ("measured, us", "predicted, us", ">gemm<", "<image"))
+    wrong = CliRunner().invoke(app, ["validate", "compare", str(file), "--hw", "h100-sxm", "--plot", "a.png"])
+    assert wrong.exit_code == 2
+    assert "written as .svg" in wrong.stderr
+
+
 def test_a_table_without_latencies_is_refused() -> None:
     with pytest.raises(ValueError, match="column 'latency_us' is missing"):
         compare.compare(OWN, gv.hardware("h100-sxm"))

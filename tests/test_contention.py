@@ -11,7 +11,7 @@ from gemvane.sim import contention
 from gemvane.sim.contention import LEVELS, WRITES, Tiles, Traffic, speeds
 from gemvane.sim.devices.pim_channel import Shape, engine_part, key_of
 from gemvane.sim.dram.contend import POLICIES
-from gemvane.sim.schema import Pim
+from gemvane.sim.pimschema import Pim
 from gemvane.sim.simulate import Phase
 
 SCORE = Tiles(Shape("attention_score", 4, 1, 128), 256)
@@ -159,11 +159,15 @@ def test_two_operators_that_ask_for_too_much_share_the_memory() -> None:
     rows = trace.rows.take(np.array([np.flatnonzero(trace.rows.work == 0)[0], np.flatnonzero(trace.rows.kv_write_bytes > 0)[0]]))
     hardware = gv.hardware("npu-hbm2")
     duration, full = np.full(2, 1e6), np.full(2, hardware.spec.memory.bandwidth / 1e6)
-    found = contention.interference(rows, np.array([0, 1]), duration, full, np.array([0.0, 1.0]), 1, hardware)
+    def of(unit: list[int], moved: Any, writes: Any) -> Any:
+        pairs = contention.Pairs(rows, np.array(unit), duration, moved, writes, 1, hardware)
+        return pairs.slow(pairs.every)
+
+    found = of([0, 1], full, np.array([0.0, 1.0]))
     rate = np.asarray(found.rate)
     assert rate[1, 2] == rate[2, 1] == int(2**20 * 0.92 / 2)
-    assert contention.interference(rows, np.array([0, 1]), duration, full / 4, np.zeros(2), 1, hardware) is contention.NONE
-    assert contention.interference(rows, np.array([0, 0]), duration, full, np.zeros(2), 1, hardware) is contention.NONE, "one unit"
+    assert of([0, 1], full / 4, np.zeros(2)) is contention.NONE
+    assert of([0, 0], full, np.zeros(2)) is contention.NONE, "one unit"
 
 
 def test_what_cannot_be_simulated_is_said() -> None:

@@ -8,10 +8,25 @@ from hypothesis import strategies as st
 
 import gemvane as gv
 from gemvane.sim.calibration import DecodeCondition, GemmCondition, Physics, PrefillCondition
-from gemvane.sim.devices import gpu_gemm, resolve
+from gemvane.sim.devices import gpu_dispatch, gpu_gemm, resolve
 from gemvane.sim.devices.gpu import GRAPH_NODE_US, HOST_BEFORE, HOST_CALL_US, STREAM_US
-from gemvane.sim.devices.gpu_attention import FLASH2, FLASH3, LEAN, SPLIT_KV, AttentionKernel, Heads, decode, prefill, unfused
-from gemvane.sim.devices.gpu_machine import ResolvedGpu
+from gemvane.sim.devices.gpu_attention import (
+    FLASH2,
+    FLASH3,
+    LEAN,
+    NAMED,
+    OF_FRAMEWORK,
+    SPLIT_KV,
+    AttentionKernel,
+    Heads,
+    decode,
+    decode_grid,
+    joining_us,
+    prefill,
+    unfused,
+)
+from gemvane.sim.devices.gpu_machine import CAP_US, ResolvedGpu
+from gemvane.sim.estimate import estimate_kernel
 from gemvane.workloads.ops import DTYPES
 
 BF16 = DTYPES.index("bf16")
@@ -21,14 +36,14 @@ H100 = gv.hardware("h100-sxm")
 def machine(**physics: float) -> ResolvedGpu:
     """An H100 whose fitted numbers are round ones."""
     plain = {"floor_us": 2.0, "tensor_factor": 1.0, "read_factor": 1.0, "write_factor": 1.0, "l2_factor": 10.0, "overlap": 1e3,
-             "epilogue_clocks": 1e-9, "split_us": 1.0}
+             "epilogue_clocks": 1e-9, "split_us": 1.0, "cap_drop": 0.0}
     gpu: ResolvedGpu = resolve(H100.spec)["gpu"]
     return gpu._replace(physics=Physics(**(plain | physics)), tensor_sustained=1.0, conditions=())
 
 
 def matmul_us(m: int, n: int, k: int, gpu: ResolvedGpu, kernel: gpu_gemm.Kernel = gpu_gemm.CUBLAS, copies: int = 0) -> float:
     shape = gpu_gemm.Shape(*(np.array([float(x)]) for x in (1, m, n, k, copies)))
-    parts = gpu_gemm.gemm(shape, gpu_gemm.Types(BF16, 2, 2, 2, 0), gpu, kernel, GemmCondition(), False)
+    parts = gpu_gemm.gemm(shape, gpu_gemm.Types(BF16, 2, 2, 2, 0), gpu, gpu_gemm.Setting(kernel, GemmCondition()))
     return float((parts.fixed + parts.busy)[0])
 
 
@@ -63,9 +78,57 @@ def test_weights_in_l2_are_read_faster_than_cold_ones() -> None:
 def test_a_tuned_kernel_keeps_the_tile_of_the_power_of_two_below() -> None:
     # 2048 columns on 132 SMs: 4 x 32 tiles of 64 x 64 are one wave, 5 x 32 are two; 3 x 43 tiles of 128 x 48 are one.
     best = gpu_gemm.DEEPGEMM._replace(tiles=np.array([(64.0, 64.0), (128.0, 48.0)]))
-    at = {m: [matmul_us(m, 2048, 7168, machine(), best._replace(pick=pick)) for pick in ("best", "tuned")] for m in (256, 257)}
+    at = {m: [matmul_us(m, 2048, 7168, machine(), best._replace(tuned=tuned)) for tuned in (False, True)] for m in (256, 257)}
     assert at[256][0] == at[256][1]
     assert at[257][1] - 2.0 == pytest.approx((at[257][0] - 2.0) * 2 * 64 * 64 / (128 * 48), rel=0.01)
+
+
+def fp8_shape(m: int, n: int, k: int) -> gpu_gemm.Shape:
+    return gpu_gemm.Shape(*(np.array([float(x)]) for x in (1, m, n, k, 0)))
+
+
+@pytest.mark.parametrize(("m", "n", "tile"), [
+    (1, 1280, (16, 64, 2)), (16, 1281, (16, 64, 1)), (17, 1280, (16, 64, 4)), (32, 4096, (32, 64, 1)), (33, 4096, (64, 64, 1)),
+    (128, 4096, (64, 64, 1)), (65, 4097, (64, 128, 2)), (129, 64, (128, 128, 2))])
+def test_sglangs_fp8_tile_follows_its_table(m: int, n: int, tile: tuple[int, int, int]) -> None:
+    launch = gpu_dispatch.fixed_fp8(fp8_shape(m, n, 4096), machine())
+    assert (launch.rows[0], launch.cols[0], launch.down[0]) == tile
+
+
+def test_deepgemm_fills_one_wave_before_it_shares_operands() -> None:
+    one, two = (gpu_dispatch.deepgemm(fp8_shape(m, 2048, 7168), machine()) for m in (1024, 4096))
+    assert (one.rows[0], one.cols[0], one.down[0] * one.across[0]) == (128, 128, 1)  # 8 x 16 blocks on 132 SMs
+    assert two.down[0] * two.across[0] == 2
+    assert np.ceil(4096 / two.rows[0]) * np.ceil(2048 / two.cols[0]) > 132
+
+
+def blocks_us(m: int, n: int, k: int) -> float:
+    gpu = machine()
+    launch = gpu_dispatch.fixed_fp8(fp8_shape(m, n, k), gpu)
+    macs_per_us = 1978.9e6 / 2
+    return float(gpu_dispatch.blocks_us(fp8_shape(m, n, k), launch, 1.0, macs_per_us, 0.0, 1e-9, gpu).time[0])
+
+
+def test_a_lone_block_of_a_dispatched_kernel_is_bound_by_the_port_of_its_sm() -> None:
+    assert blocks_us(64, 64, 65536) == pytest.approx(65536 * (16 + 64 / 4) / (64 * 1830), rel=0.01)
+
+
+def test_rows_outside_the_matrix_cost_l2_more_than_rows_inside() -> None:
+    # 257 rows are padded to four tiles of 128, as many as 512 rows fill.
+    assert blocks_us(257, 51200, 8192) > 1.1 * blocks_us(512, 51200, 8192)
+
+
+def test_the_power_limit_acts_on_long_runs_of_busy_kernels() -> None:
+    gpu = machine(cap_drop=0.5)
+    reached, run_us = np.array([1.0, 1.0, 0.1, 1.0]), np.array([1e3, np.inf, np.inf, CAP_US])
+    np.testing.assert_allclose(gpu.clock_under_cap(reached, run_us), [1, 1.5**-0.5, 1.005**-0.5, 1.25**-0.5], rtol=1e-6)
+
+
+def test_one_row_streams_its_weights_where_kernels_are_not_persistent() -> None:
+    gpu = machine()._replace(asynchronous=False)
+    one, many = (matmul_us(1, n, 8192, gpu) for n in (4096, 8192))
+    assert many - one == pytest.approx(2 * 4096 * 8192 / (3.35e6 * 0.88), rel=0.01)
+    assert matmul_us(1, 128, 8192, gpu) > 2.0 + 8192 * gpu_gemm.GEMV_NS * 1e-3
 
 
 def heads(batch: int = 1, heads_q: int = 32, heads_kv: int = 8, q: int = 1, kv: int = 4096, window: int = 0,
@@ -114,10 +177,64 @@ def test_keys_of_few_heads_are_split_over_the_sms() -> None:
     assert decode_us(heads(heads_q=8, heads_kv=1, kv=65536)) < decode_us(heads(heads_q=8, heads_kv=1, kv=65536), one) / 5
 
 
-def test_stream_k_decode_is_never_slower_than_whole_blocks() -> None:
+def test_stream_k_decode_is_slower_than_whole_blocks_by_no_more_than_its_fixup() -> None:
+    gpu = machine()
     for batch in (1, 5, 17, 20):
         what = heads(batch=batch, heads_q=8, heads_kv=8, kv=8192)
-        assert decode_us(what, LEAN) <= decode_us(what, SPLIT_KV) * (1 + 1e-9)
+        fixup_us = joining_us(what, decode_grid(what, gpu, LEAN), gpu, LEAN, DecodeCondition())[0]
+        assert 0 < fixup_us < 1
+        assert decode_us(what, LEAN) <= decode_us(what, SPLIT_KV) * (1 + 1e-9) + fixup_us
+
+
+@pytest.mark.parametrize(("pairs", "tiles", "parts"), [(8, 64, 22), (48, 64, 4), (173, 64, 1), (4, 3, 3), (1, 1, 1)])
+def test_flashattention_2_splits_keys_by_how_well_places_fill(pairs: int, tiles: int, parts: int) -> None:
+    """On 108 SMs, two blocks each: the fewest parts within 85 % of the best filling, none where 80 % of the places are taken."""
+    gpu = machine()._replace(num_sms=108)
+    what = heads(batch=1, heads_q=pairs, heads_kv=pairs, kv=tiles * 128)
+    assert decode_grid(what, gpu, NAMED["split-kv"]).parts[0] == parts
+
+
+def test_a_decode_without_grouping_multiplies_empty_rows() -> None:
+    what = heads(batch=1, heads_q=8, heads_kv=8, kv=65536)
+    walk_us = 65536 * 128 * 256 / (2048 * 0.63 * 1830)
+    assert decode_us(what, NAMED["flash2"]) == pytest.approx(walk_us, rel=0.02)
+    assert decode_us(what, NAMED["flash2"]._replace(synchronous=False)) == pytest.approx(0.63 * walk_us, rel=0.03)
+
+
+def test_blocks_of_one_sm_wait_for_its_time() -> None:
+    """A block a SM takes 128 tiles of 9,150 clocks; two take twice as long, and heads of 256 1.75 x 1.5 times."""
+    one, two = (heads(batch=batch, heads_q=1, heads_kv=1, kv=16384) for batch in (132, 264))
+    whole, wide = AttentionKernel(splits=False), one._replace(head_dim=np.array([256.0]), value_dim=np.array([256.0]))
+    slow = {"sm_tile_clocks": 9150.0, "sm_wide": 1.5, "block_clocks": 1.0, "latency_clocks": 0.0, "block_width": 0.0}
+    assert decode_us(one, whole, **slow) == pytest.approx(2.0 + 128 * 5.0, rel=0.001)
+    assert decode_us(two, whole, **slow) == pytest.approx(2.0 + 2 * 128 * 5.0, rel=0.001)
+    assert decode_us(wide, whole, **slow) == pytest.approx(2.0 + 1.75 * 1.5 * 128 * 5.0, rel=0.001)
+
+
+def test_a_captured_decode_is_split_into_32_parts_at_most() -> None:
+    what, gpu = heads(heads_q=1, heads_kv=1, kv=65536), machine()
+    assert decode_grid(what, gpu, OF_FRAMEWORK["vllm"]).parts[0] == 32
+    assert decode_grid(what, gpu, SPLIT_KV).parts[0] == 132
+
+
+def test_pages_cost_their_look_up() -> None:
+    what = heads(batch=8, heads_q=1, heads_kv=1, kv=8192)
+    pages = [decode_us(what, AttentionKernel(splits=False, page=page)) for page in (1, 16, 0)]
+    assert pages[0] - pages[2] == pytest.approx(8192 * 16 / 1830, rel=0.01)
+    assert pages[1] - pages[2] == pytest.approx(8192 * 16 / 16 / 1830, rel=0.01)
+    prompt = heads(batch=8, q=4096, kv=4096)
+    assert prefill_us(prompt, NAMED["paged"]) > prefill_us(prompt, FLASH3)
+
+
+def test_a_gpu_may_name_the_kernel_of_attentions_that_name_none() -> None:
+    row = table("attention_decode", batch=1, heads_q=8, heads_kv=8, head_dim=128, q_len=1, kv_len=65536)
+    named = H100.replace({"units.gpu.attention": "flash2"})
+    alone, asked, own = (gv.estimate_kernels(t, hw).latency_us[0] for t, hw in (
+        (row, H100), (row, named), (row.assign(kernel="flash3"), named)))
+    assert asked > 3 * alone
+    assert own == alone
+    with pytest.raises(ValueError, match="attention"):
+        H100.replace({"units.gpu.attention": "flash9"})
 
 
 def test_an_unfused_attention_pays_for_its_score_matrix() -> None:
@@ -134,10 +251,29 @@ def test_grouped_heads_share_their_keys() -> None:
 
 
 def test_the_launch_path_is_a_condition() -> None:
-    rows = pd.concat([table("softmax", M=64, N=64, launch=launch) for launch in ("graph", "stream", "eager")])
-    graph, stream, eager = gv.estimate_kernels(rows, "h100-sxm").latency_us
+    rows = pd.concat([table("softmax", M=64, N=64, launch=launch) for launch in ("graph", "stream", "eager", "profiler")])
+    graph, stream, eager, alone = gv.estimate_kernels(rows, "h100-sxm").latency_us
+    assert graph - alone == pytest.approx(GRAPH_NODE_US, abs=0.01)
     assert stream - graph == pytest.approx(STREAM_US - GRAPH_NODE_US, abs=0.01)
     assert eager == pytest.approx(max(HOST_CALL_US, HOST_BEFORE * HOST_CALL_US + graph), abs=0.01)
+
+
+def test_one_kernel_is_a_row_of_a_table() -> None:
+    row = {"op": "gemm", "dtype": "bf16", "M": 48, "N": 4096, "K": 4096, "framework": "sglang"}
+    one, whole = estimate_kernel(H100, **row), gv.estimate_kernels(pd.DataFrame([row]), "h100-sxm").iloc[0]
+    assert (one.latency_us, one.energy_uj, one.bound) == (whole.latency_us, whole.energy_uj, whole.bound)
+
+
+def test_a_warm_cache_is_a_condition() -> None:
+    rows = pd.concat([table("add", M=256, N=4096, cache=cache) for cache in ("warm", "cold")])
+    warm, cold = gv.estimate_kernels(rows, "h100-sxm").latency_us
+    assert cold - warm > 3 * 256 * 4096 * 2 * (1 / 3.35e6 - 1 / 7e6)
+
+
+def test_a_kind_of_operator_has_conditions_of_its_own() -> None:
+    rows = pd.concat([table(op, M=4096, N=8192, framework="vidur") for op in ("add", "rmsnorm")])
+    add, norm = gv.estimate_kernels(rows, "a100-80g").latency_us
+    assert norm > 1.2 * add  # though it moves two tensors, not three
 
 
 def test_a_named_attention_kernel_is_run_as_named() -> None:

@@ -105,6 +105,7 @@ def test_vidur(tmp_path: Path) -> None:
     put(tmp_path, "data/profiling/network/h100_dgx/all_reduce.csv", {"time_stats.all_reduce.median": 0.05, "num_workers": 4, "size": 2048})
     table = importers.read("vidur", tmp_path)
     qkv, up = one(table, kernel="attn_pre_proj"), one(table, kernel="mlp_up_proj")
+    assert (qkv["launch"], qkv["cache"]) == ("profiler", "warm")
     assert (qkv["N"], qkv["K"], qkv["M"], qkv["gpu"], qkv["latency_us"]) == (16 * 128 + 2 * 4 * 128, 4096, 4096, "A100-SXM4-80GB", 500)
     assert (up["N"], one(table, op="silu_mul")["N"]) == (2 * 7168, 7168)
     assert (one(table, op="allreduce")["bytes"], one(table, op="allreduce")["gpu"]) == (2048, "H100-SXM")

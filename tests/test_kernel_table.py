@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from gemvane.workloads import catalog, lower
+from gemvane.workloads.emit import visible_pairs
 from gemvane.workloads.kernels import KERNEL_KINDS, rows_from_table
-from gemvane.workloads.layers import visible_pairs
 from gemvane.workloads.ops import CODE, DERIVED, DTYPES, KINDS, Rows
 from gemvane.workloads.scenario import Scenario
 from gemvane.workloads.trace import Trace

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemvane.workloads import catalog, lower
+from gemvane.workloads.emit import visible_pairs
 from gemvane.workloads.families import read_config
-from gemvane.workloads.layers import visible_pairs
 from gemvane.workloads.ops import CODE, PHASES, SHAPE, Rows
 from gemvane.workloads.scenario import Scenario
 from gemvane.workloads.spec import Dense, MoE
@@ -22,7 +22,8 @@ PAPERS = Scenario(prompt=2048, full_square=True, all_logits=True)
 """As most papers count: one prompt, attention as a full square, logits at every position."""
 RAGGED = Scenario(batch=4, prompt=(5, 300, 17, 60), kv_dtype="fp8")
 MATMUL, ATTENTION = (0,), (1, 2)
-CACHED = [name for name in catalog.names() if not catalog.load(name).encoder]
+SPECS = {name: catalog.load(name) for name in catalog.names()}
+CACHED = [name for name, spec in SPECS.items() if not (spec.encoder or spec.towers or spec.state_elements)]  # keys and values alone
 KINDS_OF_MODEL = ("llama3-8b", "gemma2-9b", "gpt-oss-20b", "deepseek-v2-lite", "mixtral-8x7b", "falcon-7b", "qwen1.5-moe-a2.7b", "gpt2")
 
 

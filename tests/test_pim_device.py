@@ -252,7 +252,8 @@ def test_published_internal_bandwidths_are_reached_at_peak() -> None:
 
 def test_small_decodes_multiply_their_weights_in_aim_and_prompts_in_the_npu() -> None:
     result = gv.run("gpt2", "gddr6-aim", batch=1, prompt=64, output=3)
-    assert result.placement == {"prefill": {"matmul": "npu"}, "decode": {"matmul": "pim"}}
+    small, large = {"projection": "pim", "ffn": "pim", "lm_head": "pim"}, {"projection": "npu", "ffn": "npu"}
+    assert result.placement == {"prefill": {**large, "lm_head": "pim"}, "decode": small}, "one position of a prompt has logits"
 
 
 def test_a_prompt_on_pim_alone_is_its_tokens_one_by_one() -> None:

@@ -23,7 +23,7 @@ def test_a_count_under_one_or_of_another_type_is_named(field: str, value: object
     assert str(caught.value) == f"{field} is {value!r}. Expected a whole number of at least 1."
 
 
-@pytest.mark.parametrize("prompt", [0, -5, 2.0, True, "512", None])
+@pytest.mark.parametrize("prompt", [0, -5, 2.0, True, None])
 def test_a_prompt_under_one_token_is_named(prompt: Any) -> None:
     with pytest.raises(ValueError) as caught:
         Scenario(prompt=prompt)

@@ -270,7 +270,8 @@ def test_the_results_folder_holds_json_csv_and_a_trace(tmp_path: Path) -> None:
     columns = ["name", "kind", "phase", "unit", "count", "time_s", "energy_j", "bound", "choice", *(f"{cause}_s" for cause in CAUSES)]
     assert paths[1].read_text().splitlines()[0].split(",") == columns
     events = json.loads(gzip.decompress(paths[2].read_bytes()))["traceEvents"]
-    assert {e["args"]["name"] for e in events if e["ph"] == "M"} == {"npu", "vector", "pim"}
+    lanes = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    assert lanes == {"npu", "vector", "pim", *(f"pim channel {c}" for c in range(32))}
     worked = [e for e in events if e["ph"] == "X"]
     assert len({e["cname"] for e in worked}) == len({e["args"]["sub_batch"] for e in worked})
     assert all(0 <= e["args"]["contention_us"] <= e["dur"] for e in worked)

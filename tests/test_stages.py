@@ -1,7 +1,7 @@
 """Stage barriers: the stage table of NeuPIMs, and the sums that follow from it."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -105,12 +105,28 @@ def test_steps_meet_too_and_a_prefill_has_no_stages() -> None:
     assert with_barriers(prefill).preds_idx.size == prefill.preds_idx.size + 1
 
 
-def test_devices_of_a_pipeline_have_barriers_of_their_own() -> None:
+def test_devices_of_a_pipeline_have_barriers_of_their_own_for_the_sub_batches_that_go_through_it_together() -> None:
     hardware = gv.hardware("neupims").replace({"schedule.barriers": "stage", "schedule.sub_batches": 2})
     phase = gv.run("gpt3-7b", hardware, pp=2, **MANY).run.decode
     assert phase is not None
+    assert phase.sub_batches == 4
     stage, device, t = stages(phase.trace), phase.trace.rows.stage, phase.timeline
-    for one in range(2):
-        present = np.unique(stage[device == one])
-        for s, after in pairwise(present.tolist()):
-            assert t.end_ps[(stage == s) & (device == one)].max() <= t.start_ps[(stage == after) & (device == one)].min()
+    flight = phase.trace.rows.sub_batch // 2
+    for one, group in product(range(2), range(2)):
+        here = (device == one) & (flight == group)
+        for s, after in pairwise(np.unique(stage[here]).tolist()):
+            assert t.end_ps[(stage == s) & here].max() <= t.start_ps[(stage == after) & here].min()
+
+
+def test_sub_batches_go_through_a_pipeline_one_group_behind_the_other() -> None:
+    phase = gv.run("gpt3-7b", "npu-hbm2", pp=4, **{**MANY, "output": 5}).run.decode
+    assert phase is not None
+    rows, t = phase.trace.rows, phase.timeline
+    starts, ends = (column.reshape(5, -1) for column in (t.start_ps, t.end_ps))
+    for device in range(4):
+        turns = [(starts[step][here].min(), ends[step][here].max()) for step in range(5) for group in range(4)
+                 for here in [(rows.stage == device) & (rows.sub_batch == group)]]
+        assert all(left <= entered for (_, left), (entered, _) in pairwise(turns))
+    busy = np.array([(ends - starts)[:, (rows.stage == device) & (phase.unit == 0)].sum() for device in range(4)])
+    # The head makes the last device's turn longer, and the others wait for it; none waits for a whole turn of another's.
+    assert busy[-1] > 0.8 * (ends.max() - starts.min())

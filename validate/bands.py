@@ -26,7 +26,7 @@ HARDWARE = {"A100-SXM4-80GB": "a100-80g", "H100-SXM": "h100-sxm", "H200-SXM": "h
 LEAST_WINDOW_S = 0.9
 """Power averaged over less shows what ran before."""
 EAGER = ("LLMServingSim", "LLMCompass")
-"""Sources whose rows hold framework time, not kernel time."""
+"""Sources whose rows hold framework time, or operators that eager PyTorch makes of many kernels."""
 INSIDE = (0.1, 0.9)
 """Quantiles that bound 80 % of the time."""
 

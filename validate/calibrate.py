@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from gemvane.sim.calibration import Conditions as Fitted
 from gemvane.sim.calibration import DecodeCondition, GemmCondition, Physics, PrefillCondition, VectorCondition
 from gemvane.sim.devices import gpu as gpu_model
+from gemvane.sim.devices import gpu_gemm
 from gemvane.sim.devices.gpu_gemm import QUANTISED as QUANTISED_TYPES
 from gemvane.sim.devices.gpu_machine import ResolvedGpu
 from gemvane.sim.hardware import Hardware
 from gemvane.sim.schema import Gpu
-from gemvane.workloads.kernels import FRAMEWORKS, Conditions, conditions_from_table, rows_from_table
-from gemvane.workloads.ops import DTYPES, Rows
+from gemvane.workloads.kernels import FRAMEWORKS, LAUNCHES, Conditions, conditions_from_table, rows_from_table
+from gemvane.workloads.ops import DTYPES, KINDS, Rows
 
 from . import tables
 
@@ -29,10 +30,11 @@ Model = TypeVar("Model", Physics, GemmCondition, PrefillCondition, DecodeConditi
 
 PHYSICS = {"floor_us": (0.5, 12.0), "tensor_factor": (0.4, 1.3), "read_factor": (0.3, 1.0), "write_factor": (0.1, 1.3),
            "l2_factor": (0.1, 4.0), "resident_share": (0.02, 3.0), "overlap": (0.1, 15.0), "epilogue_clocks": (100.0, 20000.0),
-           "split_us": (0.1, 12.0), "wave_loss": (0.0, 1.0)}
+           "split_us": (0.1, 12.0), "wave_loss": (0.0, 1.0), "cap_drop": (0.0, 4.0)}
 """Parameter -> bounds. A bound of 0, or of 1 of a share that may be lost whole, is an answer; any other that is met is a failed fit."""
 GEMM = {"extra_us": (-2.0, 100.0), "tensor_factor": (0.4, 1.5), "read_factor": (0.4, 1.4)}
 QUANTISED = {"quant_passes": (0.0, 40.0), "epilogue_factor": (0.0, 6.0), "step_ns": (0.0, 10.0)}
+DISPATCHED = {"overlap_factor": (0.05, 3.0)}
 WEIGHT_ONLY = {name: bounds for name, bounds in QUANTISED.items() if name != "quant_passes"}
 PREFILL = {"extra_us": (-2.0, 25.0), "other_head_us": (0.0, 12.0), "padded_head_us": (0.0, 15.0), "append_passes": (0.0, 20.0),
            "tensor_factor": (0.02, 1.6), "score_rate": (0.5, 1000.0), "block_clocks": (0.0, 30000.0), "tail": (0.0, 2.0),
@@ -40,18 +42,28 @@ PREFILL = {"extra_us": (-2.0, 25.0), "other_head_us": (0.0, 12.0), "padded_head_
 DECODE = {"extra_us": (-2.0, 20.0), "padded_head_us": (0.0, 15.0), "read_factor": (0.3, 1.2), "overlap": (0.0, 20.0),
           "latency_clocks": (0.0, 20000.0), "block_clocks": (0.0, 30000.0), "block_width": (-1.0, 3.0), "tile_clocks": (0.0, 60000.0),
           "group_width": (0.0, 3.0), "combine_us": (0.0, 20.0)}
+LONE = {"sm_tile_clocks": (0.0, 30000.0), "sm_wide": (0.0, 6.0)}
+"""Of decode kernels with one block an SM (FlashAttention-3); other kernels have several, which hide each other's latency."""
 MHA = {"mha_block_clocks": (0.0, 30000.0), "mha_tile_clocks": (0.0, 60000.0)}
-VECTOR = {"extra_us": (-2.0, 60.0), "traffic_factor": (0.3, 8.0)}
+VECTOR = {"extra_us": (-2.0, 200.0), "traffic_factor": (0.3, 40.0)}
 
-OPEN_ABOVE = ("score_rate",)
-"""Rates that may be as high as they like: something else is what counts."""
+OPEN_ABOVE = ("score_rate", "overlap")
+"""Rates that may be as high as they like: something else is what counts. An overlap of 20 is a whole one."""
+DECODE_START = {"sm_tile_clocks": 2000.0, "tile_clocks": 500.0}
+"""A block alone on its SM has two limits of a key's time, of which a fit that starts with the longer latency finds that one."""
 SLOW = {"tensor_factor": 0.1, "score_rate": 5.0, "extra_us": 1.0}
 """Where a second try starts: a kernel far below the peak."""
+STEP_NS = 0.8
+"""Where the least time of a step starts: at 0 it counts nowhere."""
 REFERENCE = ("trtllm", "sglang", "")
 """Whose bf16 matmuls the physics is fitted to, by preference: their operands are random numbers."""
-RESIDENT_SPREAD = 0.2
+GUESSED = {"resident_share": 0.2, "cap_drop": 0.3}
+"""Where memory is nearly as fast as L2, matmuls do not say how much of it stays; where none runs for long, not what the power limit
+does: the guess holds, within so much, until rows outweigh it."""
 PRIOR_ROWS = 100
-"""The guess of `resident_share` weighs as much as one in so many rows."""
+"""A guess weighs as much as one in so many rows."""
+EAGER = LAUNCHES.index("eager")
+"""The host's time, which says little of a GPU."""
 LEAST_ROWS = 40
 MOST_ROWS = 2000
 PHYSICS_ROWS = 4000
@@ -92,8 +104,9 @@ class Fit:
         return {name: value for name, (value, _, _) in self.values.items()}
 
 
-def rowset(table: pd.DataFrame) -> Rowset:
-    return Rowset(rows_from_table(table), conditions_from_table(table), table["latency_us"].to_numpy(np.float64), tables.half(table))
+def rowset(table: pd.DataFrame, salt: str = "half") -> Rowset:
+    measured = table["latency_us"].to_numpy(np.float64)
+    return Rowset(rows_from_table(table), conditions_from_table(table), measured, tables.half(table, salt))
 
 
 def predicted_us(rows: Rowset, gpu: ResolvedGpu) -> Floats:
@@ -148,17 +161,17 @@ class Result:
 
 
 def calibrate(table: pd.DataFrame, hardware: Hardware, watch: Callable[[list[Any]], Iterable[Any]] = iter, *,
-              whole: bool = False) -> Result:
+              whole: bool = False, salt: str = "half") -> Result:
     """Fit one GPU: its physics on 16-bit matmuls, then every framework's conditions on the rest.
 
-    The held-out half is not touched, unless the `whole` table is to be fitted.
+    The held-out half (tables.half by `salt`) is not touched, unless the `whole` table is to be fitted.
 
     ValueError for rows that are too few or wrong (validate.tables), and for a physics that runs to a bound; a condition that
     does is left out.
     """
-    machine = _gpu(hardware)
+    machine = machine_of(hardware)
     measured = tables.rows_of(table, hardware)
-    rows = rowset(measured)
+    rows = rowset(measured, salt)
     tables.check_units(rows.measured_us, rows.rows, hardware)
     train = rows if whole else rows.where(rows.half == 0)
     physics, conditions = _physics(train, machine)
@@ -174,7 +187,8 @@ def calibrate(table: pd.DataFrame, hardware: Hardware, watch: Callable[[list[Any
     return Result(physics, conditions, base._replace(conditions=(_models(conditions),)), rows, tuple(left_out))
 
 
-def _gpu(hardware: Hardware) -> ResolvedGpu:
+def machine_of(hardware: Hardware) -> ResolvedGpu:
+    """The GPU of a hardware file; ValueError where it has none."""
     for name, unit in hardware.spec.units.items():
         if isinstance(unit, Gpu):
             return gpu_model.resolve(name, unit, hardware.spec)
@@ -201,9 +215,9 @@ def _physics(train: Rowset, machine: ResolvedGpu) -> tuple[Fit, dict[str, dict[s
             mine = GemmCondition(**{k: x[f"{name}.{k}"] for k in GEMM if f"{name}.{k}" in x})
             gpu = machine._replace(physics=physics, conditions=({name: Fitted(gemm={"bf16": mine})},))
             out.append(np.log(predicted_us(part, gpu) / part.measured_us))
-        # Where memory is nearly as fast as L2, matmuls do not say how much of it stays: the guess holds until rows outweigh it.
-        off = (x["resident_share"] - start["resident_share"]) / RESIDENT_SPREAD
-        return np.concatenate([*out, np.full(sum(map(len, out)) // PRIOR_ROWS + 1, SCALE * off)])
+        prior = sum(map(len, out)) // PRIOR_ROWS + 1
+        out += [np.full(prior, SCALE * (x[name] - start[name]) / spread) for name, spread in GUESSED.items()]
+        return np.concatenate(out)
 
     fit = least_squares(residual, free | second, start, "the GPU's numbers")
     physics = Fit({k: fit.values.get(k, (start[k],) * 3) for k in PHYSICS})
@@ -220,9 +234,9 @@ def sections(train: Rowset, most: int = MOST_ROWS) -> Iterator[tuple[str, str, s
         np.unique(train.conditions.dtype, return_inverse=True)[1].reshape(-1)]
     attention = np.array([gpu_model.attention_key(str(a), str(k)) for a, k in zip(act, kv, strict=True)], object)
     for code in np.unique(train.conditions.framework).tolist():
-        mine = (train.conditions.framework == code) & (train.conditions.launch == 0)
+        mine = (train.conditions.framework == code) & (train.conditions.launch != EAGER)
         for section, classes, keys in (("gemm", (0,), gemm), ("attention_prefill", (1,), attention), ("attention_decode", (2,), attention),
-                                       ("vector", (3,), np.full(work.size, "", object))):
+                                       ("vector", (3,), np.array([kind.name for kind in KINDS], object)[train.rows.kind])):
             here = mine & np.isin(work, classes)
             for key in np.unique(keys[here].astype(str)).tolist():
                 part = here & (keys == key)
@@ -239,10 +253,14 @@ def _condition(part: Rowset, base: ResolvedGpu, framework: str, section: str, ke
     model, free = FREE[section]
     if section == "gemm" and key != "bf16":
         free = free | (QUANTISED if key in QUANTISED_TYPES else WEIGHT_ONLY)
-    if section == "attention_decode" and framework == "trtllm":
-        free = free | MHA
+    lone = section == "attention_decode" and framework != "trtllm" and base.asynchronous
+    if section == "attention_decode":
+        free = free | (LONE if lone else MHA if framework == "trtllm" else {})
     free = {name: bounds for name, bounds in free.items() if name not in _idle(section, part)}
     start = model().model_dump()
+    if section == "gemm" and gpu_gemm.dispatched(framework, key):
+        free, start = free | DISPATCHED, start | {"step_ns": STEP_NS}
+    start |= DECODE_START if lone else {}
 
     def residual(x: dict[str, float]) -> Floats:
         gpu = base._replace(conditions=(_models({framework: {section: {key: Fit({n: (v, v, v) for n, v in x.items()})}}}),))
@@ -260,9 +278,11 @@ def _idle(section: str, part: Rowset) -> tuple[str, ...]:
     width = part.rows.head_dim
     if section not in ("attention_prefill", "attention_decode"):
         return ()
+    grouped = part.rows.heads_q > 8 * np.maximum(part.rows.heads_kv, 1)
     powers = bool((np.log2(np.maximum(width, 1)) % 1 == 0).all())
     return (*(("padded_head_us",) if powers else ()), *(("other_head_us",) if (width == 128).all() else ()),
-            *(("window_keys",) if not part.rows.window.any() else ()), *(("block_width",) if np.unique(width).size == 1 else ()))
+            *(("window_keys",) if not part.rows.window.any() else ()), *(("block_width",) if np.unique(width).size == 1 else ()),
+            *(("sm_wide",) if (width <= 128).all() else ()), *(("group_width",) if not grouped.any() else ()))
 
 
 def _models(conditions: dict[str, dict[str, dict[str, Fit]]]) -> dict[str, Fitted]:
@@ -270,7 +290,5 @@ def _models(conditions: dict[str, dict[str, dict[str, Fit]]]) -> dict[str, Fitte
     for framework, sections in conditions.items():
         made: dict[str, Any] = {section: {key: FREE[section][0](**fit.plain) for key, fit in keys.items()}
                                 for section, keys in sections.items()}
-        if "vector" in made:
-            made["vector"] = next(iter(made["vector"].values()))
         out[framework] = Fitted(**made)
     return out

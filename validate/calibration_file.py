@@ -14,7 +14,7 @@ from gemvane.workloads.ops import WORK
 
 from . import tables
 from .bands import INSIDE, weighted_quantile
-from .calibrate import Fit, Result, Rowset, predicted_us, sections
+from .calibrate import EAGER, Fit, Result, Rowset, predicted_us, sections
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,16 +56,12 @@ def content(result: Result, tested: Result, table: pd.DataFrame, hardware: Hardw
         "sources": {"rows": {"cite": _cite(table, result.rows), "confidence": "measured"}},
         "machine": {"num_sms": unit.num_sms, "peak": max(unit.tensor_peak.values()), "bandwidth": hardware.spec.memory.bandwidth},
         "physics": _fit(result.physics),
-        "conditions": {framework: {section: _section(section, keys) for section, keys in parts.items()}
+        "conditions": {framework: {section: {key: _fit(fit) for key, fit in keys.items()} for section, keys in parts.items()}
                        for framework, parts in result.conditions.items()},
         "errors": errors(tested),
         "bands": bands(held_out, tested),
         "run_bands": run_bands(held_out, tested),
     }
-
-
-def _section(section: str, keys: dict[str, Fit]) -> dict[str, Any]:
-    return _fit(keys[""]) if section == "vector" else {key: _fit(fit) for key, fit in keys.items()}
 
 
 def _cite(table: pd.DataFrame, rows: Rowset) -> str:
@@ -102,7 +98,7 @@ def ratios(rows: Rowset, result: Result) -> tuple[Any, Any]:
 
 def bands(held_out: Rowset, result: Result) -> dict[str, dict[str, float]]:
     """Class of work and regime -> the middle 80 % of measured over predicted time of held-out rows."""
-    rows = held_out.where(held_out.conditions.launch == 0)
+    rows = held_out.where(held_out.conditions.launch != EAGER)
     ratio, _ = ratios(rows, result)
     keys = tables.band_key(rows.rows)
     out = {}
@@ -116,7 +112,7 @@ def bands(held_out: Rowset, result: Result) -> dict[str, dict[str, float]]:
 
 def run_bands(held_out: Rowset, result: Result) -> dict[str, dict[str, float]]:
     """Class of work -> the middle 80 % of the time."""
-    rows = held_out.where(held_out.conditions.launch == 0)
+    rows = held_out.where(held_out.conditions.launch != EAGER)
     ratio, weight = ratios(rows, result)
     out = {}
     for code in np.unique(rows.rows.work).tolist():

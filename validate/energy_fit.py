@@ -16,7 +16,7 @@ from gemvane.sim.schema import Gpu
 from gemvane.workloads.ops import WORK
 
 from . import tables
-from .bands import LEAST_WINDOW_S, power_window_s
+from .bands import INSIDE, LEAST_WINDOW_S, power_window_s, weighted_quantile
 from .calibrate import LEAST_ROWS, SEED, Fit, Rowset, least_squares, rowset
 
 if TYPE_CHECKING:
@@ -71,12 +71,16 @@ def fit(table: pd.DataFrame, hardware: Hardware) -> dict[str, Any] | None:
     for name, one in activity.items():
         for side, column in shares.items():
             column[work == WORK.index(name)] = one.plain[side]
-    error = np.abs(power_w(groups, prices.plain | shares, static, tdp) / power - 1)
+    drawn = power_w(groups, prices.plain | shares, static, tdp)
+    error = np.abs(drawn / power - 1)
+    tested = np.flatnonzero(measured.half == 1)
+    low, high = (weighted_quantile((power / drawn)[tested], (drawn * measured.measured_us)[tested], q) for q in INSIDE)
     value = {name: _short(found) for name, found in prices.values.items()}
     return {"factors": {name: value[name] for name in PRICED},
             "activity": {name: {side: _short(found) for side, found in one.values.items()} for name, one in activity.items()},
             "cap_share": value["cap_share"], "rows": len(rows), "train": float(f"{error[measured.half == 0].mean():.4g}"),
-            "held_out": float(f"{error[measured.half == 1].mean():.4g}")}
+            "held_out": float(f"{error[tested].mean():.4g}"), "median": float(f"{np.median(error[tested]):.4g}"),
+            "band": {"low": float(f"{low:.4g}"), "high": float(f"{high:.4g}")}}
 
 
 def _short(found: tuple[float, float, float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,8 @@ COLLECTIVES = ("allreduce", "allgather", "reducescatter", "alltoall")
 """A vendor's collective is a library's algorithm over a machine's links, not a kernel of one device."""
 FAR_OFF = 10.0
 """Times above or below its roofline at which a table's unit must be wrong."""
-HEAD_COLUMNS = ("heads_q", "heads_kv", "head_dim", "dtype", "kv_dtype", "window")
+HEAD_COLUMNS = ("heads_q", "heads_kv")
+"""What keeps attentions in one half: every width, window and type is in both."""
 REGIMES = ("m<=16", "m<=256", "larger")
 
 
@@ -94,15 +95,20 @@ def band_key(rows: Rows) -> NDArray[Any]:
     return np.where(rows.work == 0, work + "-" + np.array(REGIMES, object)[regime(rows)], work).astype(str)
 
 
-def half(table: pd.DataFrame) -> NDArray[np.int64]:
-    """0 for rows to fit, 1 for rows held out: by (N, K) of a matmul, by heads, widths and types of an attention, by size else."""
+def half(table: pd.DataFrame, salt: str = "half") -> NDArray[np.int64]:
+    """0 for rows to fit, 1 for rows held out: by (N, K) of a matmul, by heads of an attention, by size else.
+
+    Another `salt` is another split.
+    """
     cells = {column: _text(table, column) for column in (*HEAD_COLUMNS, "M", "N", "K")}
     attention = np.char.startswith(np.asarray(table["op"]).astype(str), "attention")
     plain = [f"{n}x{k}" if k else f"{m}x{n}" for m, n, k in zip(cells["M"], cells["N"], cells["K"], strict=True)]
     heads = ["x".join(parts) for parts in zip(*(cells[c] for c in HEAD_COLUMNS), strict=True)]
     keys = np.where(attention, heads, plain)
     distinct, inverse = np.unique(keys, return_inverse=True)
-    return np.array([zlib.crc32(f"half:{key}".encode()) % 2 for key in distinct.tolist()], np.int64)[inverse.reshape(-1)]
+    # Not a CRC: its lowest bit under a salt follows from that without one, by which public tables may be split already.
+    bits = [hashlib.blake2b(f"{salt}:{key}".encode(), digest_size=1).digest()[0] % 2 for key in distinct.tolist()]
+    return np.array(bits, np.int64)[inverse.reshape(-1)]
 
 
 def _text(table: pd.DataFrame, column: str) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from types import MappingProxyType
 
 from .families import read_config
 from .spec import ModelSpec
@@ -21,17 +23,18 @@ def names() -> list[str]:
     return sorted(entry.name.removesuffix(".json") for entry in _bundled().iterdir() if entry.name.endswith(".json"))
 
 
-def load(model: str) -> ModelSpec:
-    """The spec of a bundled model (any case), or of the HF config.json at a path, or of the directory that holds one."""
+def load(model: str, changes: Mapping[str, object] = MappingProxyType({})) -> ModelSpec:
+    """The spec of a bundled model (any case), or of the HF config.json at a path, or of the directory that holds one; with some keys
+    of its config.json changed."""
     name = model.lower()
     if name in names():
         entry = _bundled() / f"{name}.json"
-        return _read(entry, name, f"gemvane/workloads/models/{name}.json")
+        return _read(entry, name, f"gemvane/workloads/models/{name}.json", changes)
     path = Path(model)
     if path.is_dir():
-        return _load_directory(path)
+        return _load_directory(path, changes)
     if path.is_file():
-        return _read(path, path.resolve().parent.name if path.name == "config.json" else path.stem, str(path))
+        return _read(path, path.resolve().parent.name if path.name == "config.json" else path.stem, str(path), changes)
     raise ValueError(_unknown(model))
 
 
@@ -39,14 +42,14 @@ def _bundled() -> Traversable:
     return files("gemvane.workloads") / "models"
 
 
-def _load_directory(path: Path) -> ModelSpec:
+def _load_directory(path: Path, changes: Mapping[str, object]) -> ModelSpec:
     file = path / "config.json"
     if not file.is_file():
         raise ValueError(f"{path}: this directory has no config.json")
-    return _read(file, path.resolve().name, str(file))
+    return _read(file, path.resolve().name, str(file), changes)
 
 
-def _read(file: Traversable, name: str, where: str) -> ModelSpec:
+def _read(file: Traversable, name: str, where: str, changes: Mapping[str, object]) -> ModelSpec:
     try:
         config: object = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -55,12 +58,12 @@ def _read(file: Traversable, name: str, where: str) -> ModelSpec:
         raise ValueError(f"{where}: not JSON (byte {error.start} is not UTF-8 text)") from error
     if not isinstance(config, dict):
         raise ValueError(f"{where}: holds a JSON {type(config).__name__}: want a mapping, as in a HF config.json")
-    return read_config(config, name, where)
+    return read_config({**config, **changes}, name, where)
 
 
 def _unknown(model: str) -> str:
     if FACTORY.fullmatch(model):
-        return f"model {model!r}: recording torch modules is not available yet in this version; give a bundled name or a HF config.json"
+        return f"model {model!r} is recorded, which `gemvane trace` and `gemvane run` do; here give a bundled name or a HF config.json"
     wish = "or give a path to a HF config.json"
     if model.endswith(".json"):
         return f"model {model!r}: no such file; give a bundled name, {wish}"

@@ -34,9 +34,14 @@ LARGEST = 2**53
 
 FRAMEWORKS = ("", "trtllm", "sglang", "vllm", "triton", "vidur", "llmservingsim", "llmcompass", "neusight")
 """Who ran a kernel: it decides which kernels run and what the clock covers. "": nobody in particular."""
-LAUNCHES = ("graph", "stream", "eager")
-"""How a kernel gets onto the device: replayed from a graph, queued in a stream, or called one by one from a framework."""
-KERNEL_NAMES = ("", "flash2", "flash3", "split-kv", "fixed-split", "lean", "unfused")
+LAUNCHES = ("graph", "stream", "eager", "profiler")
+"""How a kernel gets onto the device: replayed from a graph, queued in a stream, or called one by one from a framework; or, however it
+got there, a profiler's time of the kernel alone, without the gap to the next one."""
+PROFILED = ("vidur", "llmservingsim")
+"""Sources that add up a profiler's kernel times (microsoft/vidur 7d47513, vidur/profiling; casys-kaist/LLMServingSim 5daddb2)."""
+CACHES = ("", "warm", "cold")
+"""Whether a row finds its operands in L2 where they fit, since the same ones were used before; "": by `weight_copies`."""
+KERNEL_NAMES = ("", "flash2", "flash3", "split-kv", "fixed-split", "lean", "paged", "unfused")
 """Attention kernels that the column `kernel` may ask for."""
 
 COLUMNS = ("op", "dtype", "kv_dtype", "window", "batch", "M", "N", "K", "heads_q", "heads_kv", "head_dim", "q_len", "kv_len", "bytes", "tp")
@@ -52,7 +57,7 @@ class Conditions(NamedTuple):
     kv_dtype: Int64s
     """Type of the cache (index into DTYPES), also where a prefill reads what it has just computed."""
     copies: Int64s
-    """Copies of the weight used in turn; 0 where every row finds its weights, or cache, outside the L2."""
+    """Copies of the operands used in turn; 0 where every row finds its weights, or its cache, outside the L2."""
     launch: Int64s
     """Index into LAUNCHES."""
     kernel: Int64s
@@ -66,8 +71,9 @@ class Conditions(NamedTuple):
 def conditions_from_table(table: pd.DataFrame | Mapping[str, Any]) -> Conditions:
     """The conditions of a kernel table's rows.
 
-    The first word of `framework` counts (a row that ran a Triton kernel is one of its own); `launch` is a column, or a word
-    of `notes`; an empty `weight_copies` is one copy where a framework measured it, else none that stays in L2.
+    The first word of `framework` counts (a row that ran a Triton kernel is one of its own); `launch` is a column, or follows
+    from the framework, or from `notes`; an empty `weight_copies` is one copy where a framework measured it, else none that
+    stays in L2, unless a column `cache` says warm or cold.
     """
     size = len(np.asarray(table["op"]))
     framework = _named(table, "framework", FRAMEWORKS, size)
@@ -76,12 +82,17 @@ def conditions_from_table(table: pd.DataFrame | Mapping[str, Any]) -> Conditions
     launch = _named(table, "launch", LAUNCHES, size)
     if "launch" not in table and "notes" in table:
         launch = np.where(_says(table["notes"], "eager"), LAUNCHES.index("eager"), 0)
+    if "launch" not in table:
+        profiled = np.isin(framework, [FRAMEWORKS.index(name) for name in PROFILED])
+        launch = np.where(profiled, LAUNCHES.index("profiler"), launch)
     copies = _whole("weight_copies", np.asarray(table["weight_copies"]) if "weight_copies" in table else None, size)
     copies = np.where((copies == 0) & (framework > 0), 1, copies)
+    cache = _named(table, "cache", CACHES, size)
+    copies = np.where(cache == CACHES.index("cold"), 0, np.where(cache == CACHES.index("warm"), np.maximum(copies, 1), copies))
     act = _codes("dtype", np.asarray(table["dtype"]), {d: DTYPES.index(name) for d, name in TABLE_DTYPES.items()})
-    cache = _kv_dtypes(np.asarray(table["kv_dtype"]) if "kv_dtype" in table else None, act)
+    stored = _kv_dtypes(np.asarray(table["kv_dtype"]) if "kv_dtype" in table else None, act)
     kernel = np.where(asked < len(KERNEL_NAMES), asked, 0)
-    return Conditions(framework, np.asarray(table["dtype"]).astype(str), cache, copies, launch, kernel)
+    return Conditions(framework, np.asarray(table["dtype"]).astype(str), stored, copies, launch, kernel)
 
 
 def _named(table: pd.DataFrame | Mapping[str, Any], column: str, names: tuple[str, ...], size: int) -> Int64s:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .layers import ACTIVATIONS, Emit, Part, layer_block
+from .emit import Emit, Part
+from .layers import ACTIVATIONS, layer_block
+from .mixers import one_step
 from .ops import SHAPE, Int64s, Rows, concatenate, derive
 from .partition import PARTITIONS
 from .scenario import Scenario
-from .spec import MLA, ModelSpec, MoE
+from .spec import MLA, Attention, Chain, ModelSpec, MoE, Sublayer
 from .trace import Block, Requests, Trace
+
+Mask = NDArray[np.bool_]
 
 
 def check(spec: ModelSpec, scenario: Scenario) -> list[str]:
@@ -22,42 +28,70 @@ def check(spec: ModelSpec, scenario: Scenario) -> list[str]:
         raise ValueError(f"--pp {pp}: {spec.name} has {len(spec.layers)} layers. Expected at most one stage a layer.")
     if spec.encoder and scenario.phase == "decode":
         raise ValueError(f"{spec.name} is an encoder and has no decode phase. Use --phase prefill.")
-    for layer in spec.layers:
-        heads = layer.mixer.heads_q
-        heads_kv = heads if isinstance(layer.mixer, MLA) else layer.mixer.heads_kv
-        shared = layer.ffn.shared if isinstance(layer.ffn, MoE) else None
-        if heads % tp:
-            raise ValueError(f"--tp {tp}: {spec.name} has {heads} attention heads, which {tp} devices cannot share evenly.")
-        if heads_kv % tp and tp % heads_kv:
-            raise ValueError(f"--tp {tp}: {spec.name} has {heads_kv} KV heads, which {tp} devices can neither share nor repeat evenly.")
-        for width in (layer.ffn.width, shared.width if shared else 0):
-            if width % tp:
-                raise ValueError(f"--tp {tp}: {spec.name} has a feed-forward width of {width}, which {tp} devices cannot share evenly.")
-        if layer.ffn.activation not in ACTIVATIONS:
-            raise ValueError(f"{spec.name}: activation {layer.ffn.activation!r} is unknown. Expected one of {', '.join(ACTIVATIONS)}.")
+    for model in (*spec.towers, spec):
+        for part in dict.fromkeys(part for layer in model.layers for part in layer.sublayers):
+            _check_part(model.name, part, tp)
     if spec.encoder and scenario.attention_parallel == "batch":
         raise ValueError(f"--attention-parallel batch: {spec.name} is an encoder and has no cache to share out. Use heads.")
-    _check_countable(spec, prompt_lengths(spec, scenario))
-    longest = int(scenario.lengths.max())
+    for model in (*spec.towers, spec):
+        _check_countable(model, prompt_lengths(model, scenario))
+    longest = int(prompt_lengths(spec, scenario).max())
     reach = longest if spec.encoder or scenario.phase == "prefill" else longest + scenario.decode_steps
-    if spec.positions is not None and spec.patches is None and reach > spec.positions:
+    if spec.positions is not None and not spec.input_tokens and reach > spec.positions:
         return [f"{spec.name} was made for {spec.positions} positions; this run reaches {reach}."]
     return []
 
 
+def _check_part(model: str, part: Sublayer, tp: int) -> None:
+    """ValueError where a part of a layer cannot be shared out over `tp` devices, or has an unknown activation."""
+    if isinstance(part, Chain):
+        for step in part.steps:
+            names = () if not step.cut else (("heads", "key_heads") if step.cut == "heads" else (step.cut,))
+            for size in (getattr(step, name) for name in names):
+                if size % tp and not (step.cut == "heads" and tp % max(size, 1) == 0):
+                    raise ValueError(f"--tp {tp}: {model} has {size} {step.cut} in {step.name}, which {tp} devices cannot share evenly.")
+    elif isinstance(part, (Attention, MLA)):
+        if part.heads_q % tp:
+            raise ValueError(f"--tp {tp}: {model} has {part.heads_q} attention heads, which {tp} devices cannot share evenly.")
+        heads_kv = part.heads_q if isinstance(part, MLA) else part.heads_kv
+        if heads_kv % tp and tp % heads_kv:
+            raise ValueError(f"--tp {tp}: {model} has {heads_kv} KV heads, which {tp} devices can neither share nor repeat evenly.")
+    else:
+        shared = part.shared if isinstance(part, MoE) else None
+        for width in (part.width, shared.width if shared else 0):
+            if width % tp:
+                raise ValueError(f"--tp {tp}: {model} has a feed-forward width of {width}, which {tp} devices cannot share evenly.")
+        if part.activation not in ACTIVATIONS:
+            raise ValueError(f"{model}: activation {part.activation!r} is unknown. Expected one of {', '.join(ACTIVATIONS)}.")
+
+
+def _widest(part: Sublayer) -> int:
+    if isinstance(part, Chain):
+        return max((step.n * step.times for step in part.steps), default=0)
+    return 0 if isinstance(part, (Attention, MLA)) else part.width
+
+
 def _check_countable(spec: ModelSpec, lengths: Int64s) -> None:
     """ValueError where the operations of one layer would overflow 64 bits."""
-    width = spec.hidden + max(layer.ffn.width for layer in spec.layers) + spec.vocab
+    width = spec.hidden + max(_widest(part) for layer in spec.layers for part in layer.sublayers) + spec.vocab
     tokens = lengths.astype(np.float64)
     if 4 * width * float((tokens**2).sum() + width * tokens.sum()) > 2.0**62:
         raise ValueError(f"a prompt of {int(lengths.max())} tokens (batch {lengths.size}) is longer than 64-bit counts reach.")
 
 
 def prompt_lengths(spec: ModelSpec, scenario: Scenario) -> Int64s:
-    """Tokens of each request: the prompts, or for an image model its patches and class token."""
-    if spec.patches is not None:
-        return np.full(scenario.batch, spec.patches.tokens, np.int64)
-    return scenario.lengths
+    """Tokens of each request that enter the layers in a prefill: the prompts; of an image model its patches and class token; of a
+    decoder beside an encoder that takes the prompt, what it starts from; with an image before the prompt, both."""
+    if spec.input_tokens or spec.start_tokens:
+        return np.full(scenario.batch, spec.input_tokens or spec.start_tokens, np.int64)
+    return scenario.lengths + spec.prefix_tokens
+
+
+def source_lengths(spec: ModelSpec, scenario: Scenario) -> Int64s:
+    """Encoded tokens of each request that cross-attention reads; 0 where there are none."""
+    if spec.towers and not spec.prefix_tokens:
+        return prompt_lengths(spec.towers[0], scenario)
+    return np.full(scenario.batch, spec.source_tokens, np.int64)
 
 
 def prefill(spec: ModelSpec, scenario: Scenario, sub_batches: int = 1) -> Trace:
@@ -83,7 +117,7 @@ def grow(rows: Rows, requests: Requests, generated: Int64s) -> Rows:
     steps, size = generated.size, rows.size
     shape = {c: np.tile(getattr(rows, c), steps) for c in SHAPE}
     shape["generated"] = np.repeat(generated, size)
-    for i in np.flatnonzero((rows.kv_len > 0) & (rows.phase == 1)):
+    for i in np.flatnonzero((rows.kv_len > 0) & (rows.phase == 1) & (rows.cross == 0)):
         prompts = requests.prompt[requests.sub_batch == rows.sub_batch[i]]
         seen = prompts[None, :] + generated[:, None]
         if rows.window[i]:
@@ -98,10 +132,15 @@ def grow(rows: Rows, requests: Requests, generated: Int64s) -> Rows:
 def generation(spec: ModelSpec, scenario: Scenario) -> Trace:
     """Prefill and every decode step in one trace, each step after the one before."""
     first = prefill(spec, scenario)
-    if spec.encoder or scenario.decode_steps == 0:
+    if spec.encoder:
         return first
-    step = decode_step(spec, scenario)
-    steps = scenario.decode_steps
+    return chained(first, decode_step(spec, scenario), scenario.decode_steps)
+
+
+def chained(first: Trace, step: Trace, steps: int) -> Trace:
+    """A prefill and `steps` decode steps after it, each after the one before, with a cache that grows by a token a step."""
+    if steps == 0:
+        return first
     grown = grow(step.rows, step.requests, np.arange(1, steps + 1))
     names = tuple(dict.fromkeys((*first.names, *step.names)))
     code = {name: i for i, name in enumerate(names)}
@@ -138,78 +177,118 @@ def _lower(spec: ModelSpec, scenario: Scenario, phase: str, sub_batches: int, ge
            channels: int = 1) -> Trace:
     if partition not in PARTITIONS:
         raise ValueError(f"partition is {partition!r}. Expected one of {', '.join(PARTITIONS)}.")
-    lengths = prompt_lengths(spec, scenario)
+    lengths, source = prompt_lengths(spec, scenario), source_lengths(spec, scenario)
     sub_batch = PARTITIONS[partition](lengths, min(sub_batches, lengths.size), channels)
-    parts = [Part(spec, scenario, phase, lengths[sub_batch == s], generated) for s in range(int(sub_batch.max()) + 1)]
+    count = int(sub_batch.max()) + 1
+    parts = [Part(spec, scenario, phase, lengths[sub_batch == s], generated, source[sub_batch == s]) for s in range(count)]
     names: dict[str, int] = {}
-    placed = [_Placed(_entry(p, names), -1, s, 0) for s, p in enumerate(parts)]
+    first = sum(len(tower.layers) for tower in spec.towers)
+    placed: list[_Placed] = []
     blocks = {(layer, s): layer_block(p, layer, names) for layer in dict.fromkeys(spec.layers) for s, p in enumerate(parts)}
     sends = [_send(p, names) for p in parts] if scenario.pp > 1 else []
-    before = 0
-    for number, layer in enumerate(spec.layers):
-        stage = number * scenario.pp // len(spec.layers)
-        if stage != before:
-            placed += [_Placed(block, number, s, before) for s, block in enumerate(sends)]
-            before = stage
-        placed += [_Placed(blocks[layer, s], number, s, stage) for s in range(len(parts))]
-    placed += [_Placed(_head(p, names), len(spec.layers), s, before) for s, p in enumerate(parts)]
+    stages = np.arange(len(spec.layers)) * scenario.pp // len(spec.layers)
+    for stage, group in product(range(scenario.pp), flights(count, scenario.pp)):
+        here = np.flatnonzero(stages == stage)
+        if stage == 0 and phase == "prefill":
+            placed += [block for s in group for block in _towers(spec, scenario, sub_batch == s, s, names)]
+        if stage == 0:
+            placed += [_Placed(_entry(parts[s], names), first - 1, s, 0) for s in group]
+        placed += [_Placed(blocks[spec.layers[number], s], first + int(number), s, stage) for number in here for s in group]
+        if stage < scenario.pp - 1:
+            placed += [_Placed(sends[s], first + int(here[-1]) + 1, s, stage) for s in group]
+        else:
+            placed += [_Placed(_head(parts[s], names), first + len(spec.layers), s, stage) for s in group]
     kept = np.arange(lengths.size)
     if phase == "decode":
         kept = np.sort(np.concatenate([kept[sub_batch == s][scenario.held(p.lengths)] for s, p in enumerate(parts)]))
     return _assemble(placed, tuple(names), Requests(lengths[kept], sub_batch[kept]), scenario.tp * scenario.pp, generated)
 
 
+def flights(sub_batches: int, stages: int) -> list[range]:
+    """The sub-batches that go through a pipeline together: as many groups of them as there are stages, one behind the other."""
+    width = -(-sub_batches // stages)
+    return [range(first, min(first + width, sub_batches)) for first in range(0, sub_batches, width)]
+
+
+def _towers(spec: ModelSpec, scenario: Scenario, chosen: Mask, sub_batch: int, names: dict[str, int]) -> list[_Placed]:
+    """The encoders of a sub-batch's requests, one after another, on the first stage."""
+    placed, number = [], 0
+    for tower in spec.towers:
+        part = Part(tower, scenario, "prefill", prompt_lengths(tower, scenario)[chosen])
+        placed.append(_Placed(_entry(part, names), number - 1, sub_batch, 0))
+        blocks = {layer: layer_block(part, layer, names) for layer in dict.fromkeys(tower.layers)}
+        placed += [_Placed(blocks[layer], number + i, sub_batch, 0) for i, layer in enumerate(tower.layers)]
+        number += len(tower.layers)
+        placed.append(_Placed(_head(part, names), number, sub_batch, 0))
+    return [one for one in placed if one.block.preds]
+
+
 def _assemble(placed: list[_Placed], names: tuple[str, ...], requests: Requests, devices: int, generated: int) -> Trace:
-    """Blocks one after another; each sub-batch's blocks form a chain."""
+    """Blocks one after another; each sub-batch's blocks form a chain. A group of sub-batches enters a stage of the pipeline when the
+    group before it has left it: else they would share the stage, reach the next one together, and leave the others idle."""
     matrices = {id(p.block): np.array([[row[c] for c in SHAPE] for row in p.block.shape], np.int64) for p in placed}
     columns = {c: i for i, c in enumerate(SHAPE)}
     parts, ptr, idx = [], [0], []
     last: dict[int, int] = {}
+    left: dict[tuple[int, int], int] = {}
+    stages = 1 + max(p.stage for p in placed)
+    groups = flights(1 + max(p.sub_batch for p in placed), stages)
+    ahead = {s: tuple(groups[g]) for g, group in enumerate(groups[1:]) for s in group} if stages > 1 else {}
     offset = 0
     for p in placed:
         matrix = matrices[id(p.block)].copy()
         for column, value in (("layer", p.layer), ("sub_batch", p.sub_batch), ("stage", p.stage), ("generated", generated)):
             matrix[:, columns[column]] = value
         parts.append(matrix)
-        before = last.get(p.sub_batch)
+        before = {last[p.sub_batch]} if p.sub_batch in last else set()
+        if (p.sub_batch, p.stage) not in left:
+            before |= {left[s, p.stage] for s in ahead.get(p.sub_batch, ())}
         for preds in p.block.preds:
-            real = sorted({before if q == Block.INPUT else q + offset for q in preds} - {None})  # type: ignore[type-var]
-            idx.extend(real)
+            idx.extend(sorted(set().union(*(before if q == Block.INPUT else {q + offset} for q in preds))))
             ptr.append(len(idx))
         offset += len(matrix)
-        last[p.sub_batch] = offset - 1
+        last[p.sub_batch] = left[p.sub_batch, p.stage] = offset - 1
     table = np.concatenate(parts)
     rows = derive({c: np.ascontiguousarray(table[:, i]) for c, i in columns.items()})
     return Trace(rows, names, np.array(ptr, np.int64), np.array(idx, np.int64), requests, devices)
 
 
 def _entry(part: Part, names: dict[str, int]) -> Block:
-    """Tokens (or image patches) to the residual stream."""
-    emit, spec = Emit(part, names), part.spec
+    """Tokens, image patches or whatever else to the residual stream."""
+    spec = part.spec
+    emit = Emit(part.at(spec.layers[0]) if spec.entry else part, names)
     if spec.patches is not None:
         p = spec.patches
         emit.block.add("patch_embed", "conv", Block.INPUT, m=part.sequences * (p.tokens - 1), n=spec.hidden,
                        k=p.patch * p.patch * p.channels, **emit.common)
+    elif spec.entry:
+        x = Block.INPUT
+        for step in spec.entry:
+            x = one_step(emit, step, x)
     else:
         x = emit.block.add("embedding", "embedding", Block.INPUT, m=part.tokens, n=spec.embed_dim or spec.hidden, **emit.common)
         if spec.embed_dim not in (None, spec.hidden):
             emit.linear("project_in", x, spec.hidden, spec.embed_dim)
     if spec.embed_norm:
-        emit.vector("embed_norm", spec.norm, len(emit.block.preds) - 1, n=spec.hidden)
+        emit.vector("embed_norm", spec.norm, len(emit.block.preds) - 1, n=emit.hidden)
     return emit.block
 
 
 def _head(part: Part, names: dict[str, int]) -> Block:
     """The residual stream to logits and the next token, to a pooled vector, or to classes."""
-    emit, spec, tp, x = Emit(part, names), part.spec, part.scenario.tp, Block.INPUT
+    spec, tp, x = part.spec, part.scenario.tp, Block.INPUT
+    part = part.at(spec.layers[-1])
+    emit = Emit(replace(part, hidden=spec.hidden), names)
     if spec.final_norm:
         x = emit.vector("final_norm", spec.norm, x, n=spec.hidden)
+    for step in spec.exit:
+        x = one_step(emit, step, x)
     if spec.head == "pooler":
         x = emit.linear("pooler", x, spec.hidden, spec.hidden, m=part.sequences)
         emit.vector("pooler_tanh", "tanh", x, n=spec.hidden, m=part.sequences)
     elif spec.head == "classifier":
         emit.linear("classifier", x, spec.num_classes, spec.hidden, m=part.sequences)
-    else:
+    elif spec.head == "lm":
         positions = part.tokens if part.scenario.all_logits else part.sequences
         vocab, width = -(-spec.vocab // tp), spec.embed_dim or spec.hidden
         if width != spec.hidden:

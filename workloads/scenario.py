@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from .lengths import drawn
 from .ops import DTYPES, SPARSITIES, Int64s
 
 ROUTINGS = ("uniform", "balanced", "zipf")
@@ -19,8 +20,9 @@ SPREADS = ("heads", "batch")
 class Scenario:
     """One batch of requests that enter together and leave together (static batching).
 
-    `prompt` is one length for all or a list of lengths, one a request; `output` counts generated tokens, of which the
-    first comes from the prefill. `phase` limits a run to one part. Raises ValueError naming the field that does not fit.
+    `prompt` is one length for all or a list of lengths, one a request; or asks for lengths that are drawn from a seed or read from a
+    file, in any form of `lengths.drawn`, and becomes that list. `output` counts generated tokens, of which the first comes from the
+    prefill. `phase` limits a run to one part. Raises ValueError naming the field that does not fit.
     """
 
     batch: int = 1
@@ -46,6 +48,8 @@ class Scenario:
     """Count all query-key pairs of causal attention, as most papers do, not the visible triangle."""
     all_logits: bool = False
     """Compute the logits of every prompt position, not of the last one only."""
+    transforms: tuple[str, ...] = ()
+    """Techniques that change the workload, applied in this order: "kv_evict:keep=0.1", as `transforms.parse` reads them."""
 
     def __post_init__(self) -> None:
         if isinstance(self.prompt, (Sequence, np.ndarray)) and not isinstance(self.prompt, (str, tuple)):
@@ -55,6 +59,11 @@ class Scenario:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{field} is {value!r}. Expected a whole number of at least 1.")
             object.__setattr__(self, field, int(value))
+        if isinstance(self.prompt, (str, Mapping)):
+            try:
+                object.__setattr__(self, "prompt", tuple(drawn(self.prompt, self.batch).tolist()))
+            except ValueError as error:
+                raise ValueError(f"prompt: {error}") from None
         lengths = self.prompt if isinstance(self.prompt, tuple) else (self.prompt,)
         for length in lengths:
             if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 1:
@@ -62,6 +71,7 @@ class Scenario:
         object.__setattr__(self, "prompt", tuple(map(int, lengths)) if isinstance(self.prompt, tuple) else int(self.prompt))
         if isinstance(self.prompt, tuple) and len(self.prompt) != self.batch:
             raise ValueError(f"prompt has {len(self.prompt)} lengths but batch is {self.batch}. Expected one length a request.")
+        object.__setattr__(self, "transforms", (self.transforms,) if isinstance(self.transforms, str) else tuple(self.transforms))
         for field, known in (("phase", PHASES), ("attention_parallel", SPREADS), ("routing", ROUTINGS), ("dtype", DTYPES),
                              ("weight_dtype", (*DTYPES, None)), ("kv_dtype", (*DTYPES, None)), ("weight_sparsity", SPARSITIES)):
             if getattr(self, field) not in known:

@@ -6,7 +6,7 @@ import numpy as np
 
 from .ops import DTYPE_BITS, INDEX_BITS, SPARSITIES, kept
 from .scenario import Scenario
-from .spec import MLA, Attention, Dense, Layer, ModelSpec, MoE
+from .spec import MLA, Attention, Chain, Dense, Layer, ModelSpec, MoE, Sublayer
 
 Matrix = tuple[int, int]
 """Inputs and outputs of a linear weight; N of each M inputs are kept."""
@@ -26,13 +26,21 @@ def weight_bits(spec: ModelSpec, scenario: Scenario) -> int:
 
 def prunable(layer: Layer, hidden: int) -> list[Matrix]:
     """The linear weights of one layer that N:M pruning reaches, as (inputs, outputs)."""
-    return [*_mixer(layer.mixer, hidden), *_ffn(layer.ffn, hidden)]
+    return [matrix for part in layer.sublayers for matrix in _matrices(part, layer.hidden or hidden)]
+
+
+def _matrices(part: Sublayer, hidden: int) -> list[Matrix]:
+    if isinstance(part, Chain):
+        return [(step.k, step.batch * step.n) for step in part.steps if step.kind == "gemm"]
+    return _mixer(part, hidden) if isinstance(part, (Attention, MLA)) else _ffn(part, hidden)
 
 
 def _mixer(mixer: Attention | MLA, hidden: int) -> list[Matrix]:
     if isinstance(mixer, Attention):
         query, key = mixer.heads_q * mixer.head_dim, mixer.heads_kv * mixer.head_dim
-        return [(hidden, query + 2 * key), (query, hidden)]
+        reduced = [(mixer.reduce * hidden, hidden)] if mixer.reduce > 1 else []
+        source = [] if mixer.source == "shared" else [(mixer.source_hidden or hidden, 2 * key)]
+        return [(hidden, query * (2 if mixer.gate else 1)), *source, *reduced, (query, hidden)]
     query, rank = mixer.heads_q * (mixer.nope_dim + mixer.rope_dim), mixer.q_lora_rank
     down = [(hidden, query)] if rank is None else [(hidden, rank), (rank, query)]
     return [*down, (hidden, mixer.kv_elements), (mixer.heads_q * mixer.value_dim, hidden)]

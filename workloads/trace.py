@@ -18,6 +18,10 @@ LEAST = {"layer": -1}
 """Smallest value of a column where it is not 0: layer -1 is what comes before the first."""
 
 
+SINCE: dict[str, Any] = {"sparsity": "dense", "cross": 0, "in_elements": 0}
+"""What the rows of an older trace have in a column that it does not know."""
+
+
 class Requests(NamedTuple):
     """The requests of a trace: prompt length, and the sub-batch that each belongs to."""
 
@@ -112,28 +116,38 @@ def from_frame(frame: pd.DataFrame, about: dict[str, Any], where: str) -> Trace:
     lacking = [key for key in ("prompt", "sub_batch", "devices") if key not in about]
     if lacking:
         raise ValueError(f"{where}: has no {', '.join(lacking)}, which `Trace.save` writes in a CSV file's first line.")
-    frame = frame if "sparsity" in frame else frame.assign(sparsity="dense")  # older traces have no such column
+    frame = frame.assign(**{column: value for column, value in SINCE.items() if column not in frame})
     missing = [c for c in (*SHAPE, "preds") if c not in frame.columns]
     if missing:
         raise ValueError(f"{where}: column {missing[0]!r} is missing. A trace has {', '.join(SHAPE)}, preds.")
-    names = tuple(dict.fromkeys(frame["name"]))
+    name_codes, name_texts = _factorised(frame["name"])
+    names = tuple(name_texts)
     codes: dict[str, dict[str, int]] = {
-        "name": {name: i for i, name in enumerate(names)}, "kind": CODE, "phase": {p: i for i, p in enumerate(PHASES)},
+        "kind": CODE, "phase": {p: i for i, p in enumerate(PHASES)},
         **{c: {d: i for i, d in enumerate(DTYPES)} for c in ("weight_dtype", "act_dtype", "kv_dtype")},
         "sparsity": {name: i for i, name in enumerate(SPARSITIES)},
     }
-    shape: dict[str, Int64s] = {}
-    for column in SHAPE:
-        values = frame[column]
-        if column in codes:
-            unknown = [v for v in dict.fromkeys(values) if v not in codes[column]]
-            if unknown:
-                raise ValueError(f"{where}: {column} {unknown[0]!r} is unknown. Expected one of {', '.join(codes[column])}.")
-            values = values.map(codes[column])
-        shape[column] = _whole(values, column, where)
+    shape: dict[str, Int64s] = {"name": name_codes}
+    for column in SHAPE[1:]:
+        if column not in codes:
+            shape[column] = _whole(frame[column], column, where)
+            continue
+        of_row, texts = _factorised(frame[column])
+        unknown = [text for text in texts if text not in codes[column]]
+        if unknown:
+            raise ValueError(f"{where}: {column} {unknown[0]!r} is unknown. Expected one of {', '.join(codes[column])}.")
+        shape[column] = np.array([codes[column][text] for text in texts], np.int64)[of_row]
     ptr, idx = _preds(frame["preds"], where)
     requests = Requests(np.array(about.get("prompt", []), np.int64), np.array(about.get("sub_batch", []), np.int64))
     return Trace(derive(shape), names, ptr, idx, requests, int(about.get("devices", 1)))
+
+
+def _factorised(values: pd.Series[Any]) -> tuple[Int64s, list[Any]]:
+    """The number of each value among the different ones, and those in the order of their first appearance."""
+    import pandas as pd
+
+    numbers, texts = pd.factorize(values, use_na_sentinel=False)
+    return numbers.astype(np.int64), list(texts)
 
 
 def _whole(values: pd.Series[Any], column: str, where: str) -> Int64s:
@@ -148,14 +162,15 @@ def _whole(values: pd.Series[Any], column: str, where: str) -> Int64s:
 
 
 def _preds(texts: pd.Series[Any], where: str) -> tuple[Int64s, Int64s]:
-    ptr, idx = [0], []
-    for row, text in enumerate(texts):
-        for word in str(text).split():
-            if not word.isdecimal() or int(word) >= row:
-                raise ValueError(f"{where}: row {row}: preds has {word!r}. Expected numbers of rows before it.")
-            idx.append(int(word))
-        ptr.append(len(idx))
-    return np.array(ptr, np.int64), np.array(idx, np.int64)
+    words = [str(text).split() for text in texts.tolist()]
+    ptr = np.concatenate([[0], np.cumsum([len(of_row) for of_row in words], dtype=np.int64)]).astype(np.int64)
+    flat = [word for of_row in words for word in of_row]
+    numbers = np.array([int(word) if word.isdecimal() else -1 for word in flat], np.int64)
+    row = np.repeat(np.arange(ptr.size - 1), np.diff(ptr))
+    bad = np.flatnonzero((numbers < 0) | (numbers >= row))
+    if bad.size:
+        raise ValueError(f"{where}: row {row[bad[0]]}: preds has {flat[bad[0]]!r}. Expected numbers of rows before it.")
+    return ptr, numbers
 
 
 def _csv_about(path: Path) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gemvane.workloads.ops import BITS, CODE, DTYPES, Rows
+from gemvane.workloads.ops import BITS, CODE, DTYPES, FORMS, KIND_FORM, WORK, Rows
 
 from ..costs import Costs, Floats, Int64s, Ledger
-from ..dram.stream import bytes_per_s
+from ..dram.stream import bytes_per_s, scattered
 from ..schema import Cpu, HardwareSpec
 from ..units import ps_to_s
 from .precision import Rates, rates
@@ -39,6 +39,8 @@ class ResolvedCpu(NamedTuple):
     cache_bytes_per_cycle: tuple[float, ...]
     memory_bytes_per_cycle: float
     overhead_cycles: float
+    part: str | None
+    """Of the main memory."""
 
 
 def resolve(name: str, unit: Cpu, hardware: HardwareSpec) -> ResolvedCpu:
@@ -57,6 +59,7 @@ def resolve(name: str, unit: Cpu, hardware: HardwareSpec) -> ResolvedCpu:
         cache_bytes_per_cycle=tuple(level.bandwidth / unit.clock for level in levels),
         memory_bytes_per_cycle=bytes_per_s(hardware.memory) / unit.clock,
         overhead_cycles=ps_to_s(unit.op_overhead) * unit.clock,
+        part=hardware.memory.part,
     )
 
 
@@ -73,8 +76,9 @@ def cost(rows: Rows, cpu: ResolvedCpu) -> Costs:
     multiply, vector = _multiply(rows, cpu) * cut, vector * cut
     compute = np.maximum(multiply + vector, ideal)
     traffic = level_bytes(rows, cpu)
-    rate = (*cpu.cache_bytes_per_cycle, cpu.memory_bytes_per_cycle)
-    memory = np.max([moved / bytes_per_cycle for moved, bytes_per_cycle in zip(traffic, rate, strict=True)], axis=0)
+    slower = scattered(rows.run_bytes, cpu.part)
+    caches = [moved / rate for moved, rate in zip(traffic[:-1], cpu.cache_bytes_per_cycle, strict=True)]
+    memory = np.max([*caches, traffic[-1] / cpu.memory_bytes_per_cycle * slower], axis=0)
     exposed = (1 - cpu.overlap) * np.minimum(compute, memory)
     overhead = np.full(rows.size, cpu.overhead_cycles)
     ledger.spend("ideal", ideal)
@@ -95,8 +99,8 @@ def _multiply(rows: Rows, cpu: ResolvedCpu) -> Floats:
 
     Whole tiles are dealt out over the cores, so a last wave may leave some idle.
     """
-    attention = rows.work > 0
-    m = np.where(attention, rows.q_len, _rows_each(rows))
+    attention, scan = rows.work > 0, KIND_FORM[rows.kind] == FORMS.index("scan")
+    m = np.where(attention, np.where(scan, rows.k, rows.q_len), _rows_each(rows))
     count = np.where(attention, rows.batch * np.maximum(rows.heads_q, 1), rows.batch)
     columns = np.where(attention, 1, -(-rows.n // cpu.tile_cols))
     tile_rows = -(-m // cpu.tile_rows)
@@ -105,7 +109,9 @@ def _multiply(rows: Rows, cpu: ResolvedCpu) -> Floats:
     padding = tile_rows * cpu.tile_rows / np.maximum(m, 1)
     padding = np.where(attention, padding, padding * columns * cpu.tile_cols / np.maximum(rows.n, 1))
     tiled = rows.macs * padding / cpu.sustained.macs_per_cycle[rows.act_dtype] / fullness
-    cycles: Floats = np.minimum(tiled, rows.macs / cpu.lanes)
+    # What is neither a matmul nor attention multiplies on the vector units.
+    lanes = rows.macs / cpu.lanes
+    cycles: Floats = np.where(rows.work > WORK.index("attention_decode"), lanes, np.minimum(tiled, lanes))
     return cycles
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gemvane.workloads.kernels import FRAMEWORKS, KERNEL_NAMES, Conditions
-from gemvane.workloads.ops import BITS, CODE, DTYPES, KINDS, WORK, Int64s, Rows
+from gemvane.workloads.ops import BITS, CODE, DTYPES, FORMS, KIND_FORM, KINDS, WORK, Int64s, Rows
 
 from ..calibration import DecodeCondition, GemmCondition, PrefillCondition, VectorCondition
 from ..costs import Costs, Floats, Ledger
@@ -19,7 +19,7 @@ __all__ = ["TILES", "ResolvedGpu", "cost", "estimate", "resolve"]
 
 GRAPH_NODE_US, STREAM_US = 1.3, 2.6
 """From one small kernel to the next in a CUDA graph, and queued in a stream (te42kyfo/gpu-benches, gpu-small-kernels: 1.28-1.36
-and 2.5-2.7 us on A100 and H200). The floor of a kernel holds the first."""
+and 2.5-2.7 us on A100 and H200). The floor of a kernel holds the first, which no profiler counts."""
 HOST_CALL_US = 12.5
 HOST_BEFORE = 0.7
 """One call of a framework's operator on the host, and the share of it that lies before the kernel's launch; the rest runs beside the
@@ -36,8 +36,9 @@ two exponentials, on units of a quarter of the rate; chosen on LLMCompass's A100
 WIDE_ROW = 8192
 """Elements of a row that no longer fit one thread block's registers: a reduction reads such a row from memory again."""
 REDUCTIONS = ("softmax", "layernorm", "rmsnorm")
-TRACE = "sglang"
-"""Whose attention kernels a trace is taken to run, and whose matmuls, without what their clocks cover beside the kernel."""
+TRACE = {"gemm": ("trtllm", "sglang"), "attention_prefill": ("sglang", "trtllm"), "attention_decode": ("sglang", "trtllm"), "vector": ()}
+"""Whose kernels a trace is taken to run, without what their clocks cover beside the kernel; and who stands in for a framework that
+was not measured."""
 
 
 class Group(NamedTuple):
@@ -77,8 +78,11 @@ def cost(rows: Rows, gpu: ResolvedGpu, conditions: Conditions | None = None) -> 
 
 def estimate(rows: Rows, gpu: ResolvedGpu, conditions: Conditions) -> Parts:
     """Parts of each row's time in us, without the launch path."""
+    groups = _groups(rows, conditions)
+    if len(groups) == 1:
+        return _kernel(groups[0][0], rows, conditions, gpu)
     out = Parts(*(np.zeros(rows.size) for _ in Parts._fields))
-    for group, index in _groups(rows, conditions):
+    for group, index in groups:
         parts = _kernel(group, rows.take(index), conditions.take(index), gpu)
         for whole, part in zip(out, parts, strict=True):
             whole[index] = part
@@ -86,14 +90,18 @@ def estimate(rows: Rows, gpu: ResolvedGpu, conditions: Conditions) -> Parts:
 
 
 def _of_a_trace(rows: Rows) -> Conditions:
+    """Weights and caches come from memory; operators that only change elements find what was computed just before."""
     zero = np.zeros(rows.size, np.int64)
-    return Conditions(zero, np.array(DTYPES, object)[rows.act_dtype].astype(str), rows.kv_dtype, zero, zero, zero)
+    copies = (_model(rows) == WORK.index("vector")).astype(np.int64)
+    return Conditions(zero, np.array(DTYPES, object)[rows.act_dtype].astype(str), rows.kv_dtype, copies, zero, zero)
 
 
 def _groups(rows: Rows, conditions: Conditions) -> list[tuple[Group, Int64s]]:
     """Rows of the same kernel model, framework and types."""
+    work = _model(rows)
+    if rows.size == 1:
+        return [(_group(rows, conditions, work, 0), np.zeros(1, np.int64))]
     _, dtype = np.unique(conditions.dtype, return_inverse=True)
-    work = np.minimum(rows.work, WORK.index("vector"))
     unfit = work == WORK.index("vector")
     columns = (work, conditions.framework, dtype.reshape(-1), conditions.kernel, rows.act_dtype, rows.weight_dtype, rows.kv_dtype,
                conditions.kv_dtype)
@@ -102,12 +110,18 @@ def _groups(rows: Rows, conditions: Conditions) -> list[tuple[Group, Int64s]]:
         key = key * 64 + np.where(unfit & (column is not work) & (column is not conditions.framework), 0, column)
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     inverse = inverse.reshape(-1)
-    out = []
-    for number, at in enumerate(first.tolist()):
-        group = Group(WORK[work[at]], FRAMEWORKS[conditions.framework[at]], str(conditions.dtype[at]), KERNEL_NAMES[conditions.kernel[at]],
-                      int(rows.act_dtype[at]), int(rows.weight_dtype[at]), int(conditions.kv_dtype[at]))
-        out.append((group, np.flatnonzero(inverse == number)))
-    return out
+    return [(_group(rows, conditions, work, at), np.flatnonzero(inverse == number)) for number, at in enumerate(first.tolist())]
+
+
+def _group(rows: Rows, conditions: Conditions, work: Int64s, at: int) -> Group:
+    return Group(WORK[work[at]], FRAMEWORKS[conditions.framework[at]], str(conditions.dtype[at]), KERNEL_NAMES[conditions.kernel[at]],
+                 int(rows.act_dtype[at]), int(rows.weight_dtype[at]), int(conditions.kv_dtype[at]))
+
+
+def _model(rows: Rows) -> Int64s:
+    """Class of work whose kernel model runs each row: a matmul's, an attention's, or that of all that only changes elements."""
+    scan = KIND_FORM[rows.kind] == FORMS.index("scan")
+    return np.where(scan, WORK.index("vector"), np.minimum(rows.work, WORK.index("vector")))
 
 
 def _kernel(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGpu) -> Parts:
@@ -115,12 +129,18 @@ def _kernel(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGpu) 
         return _matmul(group, rows, conditions, gpu)
     if group.work in ("attention_prefill", "attention_decode"):
         return _attention(group, rows, conditions, gpu)
-    condition = condition_of(gpu, group.framework, "vector", "")
-    cold = np.where(rows.work == WORK.index("move"), 1.0, 0.0)
+    cold = (conditions.copies == 0) | (rows.work == WORK.index("move"))
+    codes, kinds = np.unique(rows.kind, return_inverse=True)
+    found = [condition_of(gpu, group.framework, "vector", KINDS[code].name) for code in codes.tolist()]
+    extra_us, traffic = (np.array([getattr(one, side) for one in found])[kinds.reshape(-1)] for side in ("extra_us", "traffic_factor"))
     slots = np.array([ISSUE.get(kind.name, 1.0) for kind in KINDS])[rows.kind] * rows.vector_ops
+    # A chunked scan multiplies on the tensor cores, beside its vector operations; whatever else multiplies here fuses it with an addition.
+    chunked = KIND_FORM[rows.kind] == FORMS.index("scan")
+    tensor = gpu.vector_ops_per_us / gpu_vector.FMA_OPS / (gpu.tensor.macs_per_cycle[rows.act_dtype] * gpu.mhz)
+    slots = slots + rows.macs * np.where(chunked, tensor, 1.0)
     wide = np.array([kind.name in REDUCTIONS for kind in KINDS])[rows.kind] & (rows.n > WIDE_ROW)
     bytes_ = rows.memory_bytes.astype(np.float64) + wide * rows.input_bytes
-    return gpu_vector.vector(bytes_, slots.astype(np.float64), gpu, condition, cold)
+    return gpu_vector.vector(bytes_, slots.astype(np.float64), gpu, extra_us, traffic, cold)
 
 
 def condition_of(gpu: ResolvedGpu, framework: str, section: str, key: str) -> Any:
@@ -130,8 +150,7 @@ def condition_of(gpu: ResolvedGpu, framework: str, section: str, key: str) -> An
     """
     empty = {"gemm": GemmCondition, "attention_prefill": PrefillCondition, "attention_decode": DecodeCondition,
              "vector": VectorCondition}[section]()
-    wanted = TRACE if framework == "" else framework
-    for name in (wanted, *((TRACE, "trtllm") if section != "vector" else ())):
+    for name in (framework, *TRACE[section]) if framework else TRACE[section]:
         for kind in (key, key.split("-", maxsplit=1)[0], "bf16"):
             for known in gpu.conditions:
                 found = getattr(known.get(name), section, None) if name in known else None
@@ -151,13 +170,11 @@ def _bare(condition: Any) -> Any:
 
 def _matmul(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGpu) -> Parts:
     types = gpu_gemm.types_of(group.dtype, group.act, int(BITS[group.act]), int(BITS[group.weight]), group.framework)
-    kernel = gpu_gemm.kernel_of(group.framework, group.dtype)
     condition = condition_of(gpu, group.framework, "gemm", gemm_key(group.dtype))
     grouped = rows.kind == CODE["grouped_gemm"]
     each = np.where(grouped, -(-rows.m // np.maximum(rows.batch, 1)), rows.m)
     shape = gpu_gemm.Shape(*(column.astype(np.float64) for column in (rows.batch, each, rows.n, rows.k, conditions.copies)))
-    own = group.framework in gpu_gemm.OWN_INPUTS
-    return gpu_gemm.gemm(shape, types, gpu, kernel, condition, own)
+    return gpu_gemm.gemm(shape, types, gpu, gpu_gemm.setting_of(group.framework, group.dtype, condition))
 
 
 def gemm_key(dtype: str) -> str:
@@ -170,7 +187,8 @@ def _attention(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGp
     columns = (rows.batch, rows.heads_q, np.maximum(rows.heads_kv, 1), rows.head_dim, rows.value_dim, rows.q_len, rows.kv_len,
                rows.window, rows.pairs, BITS[rows.kv_dtype] / 8, rows.kv_read_bytes, queries, conditions.copies == 0)
     heads = gpu_attention.Heads(*(np.asarray(column, np.float64) for column in columns))
-    kernel = gpu_attention.NAMED.get(group.kernel) or gpu_attention.OF_FRAMEWORK.get(group.framework, gpu_attention.FLASH3)
+    named = gpu_attention.NAMED.get(group.kernel) or gpu_attention.NAMED.get(gpu.attention)
+    kernel = named or gpu_attention.OF_FRAMEWORK.get(group.framework, gpu_attention.FLASH3)
     key = attention_key(DTYPES[group.act], DTYPES[group.kv])
     if not kernel.fused:
         return gpu_attention.unfused(heads, group.act, act_bytes, gpu)
@@ -189,9 +207,11 @@ def attention_key(act: str, kv: str) -> str:
 
 
 def launch_us(rows: Rows, conditions: Conditions, kernel_us: Floats) -> Floats:
-    """What a launch path adds to kernels of a CUDA graph; eager, a short kernel hides behind the host that goes on."""
+    """What a launch path adds to kernels of a CUDA graph, and a profiler leaves out; eager, a short kernel hides behind the host that
+    goes on."""
     host = np.array([HOST_CALLS.get(kind.name, 1) for kind in KINDS], np.float64)[rows.kind] * HOST_CALL_US
     eager = np.maximum(host - kernel_us, HOST_BEFORE * host)
-    by_path = np.stack([np.zeros(rows.size), np.full(rows.size, STREAM_US - GRAPH_NODE_US), eager])
+    by_path = np.stack([np.zeros(rows.size), np.full(rows.size, STREAM_US - GRAPH_NODE_US), eager,
+                        np.full(rows.size, -GRAPH_NODE_US)])
     added: Floats = by_path[conditions.launch, np.arange(rows.size)]
     return added

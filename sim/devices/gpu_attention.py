@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..calibration import DecodeCondition, GemmCondition, PrefillCondition
 from ..costs import Floats
-from .gpu_gemm import CUBLAS, Shape, Types, gemm
+from .gpu_gemm import CUBLAS, Setting, Shape, Types, gemm
 from .gpu_machine import Parts, ResolvedGpu
+
+Mask = NDArray[np.bool_]
 
 QUERY_ROWS = 128
 """Query rows of one thread block in FlashAttention-2 and -3 (arXiv 2307.08691 section 3.3, 2407.08608)."""
@@ -30,29 +33,75 @@ MHA_BLOCKS, SHARED_BLOCKS = 3.0, 16.0
 """Decode blocks of one SM that hide each other's latency: few of the kernel without sharing, which fills registers (guess)."""
 
 
+FLASH_FILLED, FLASH_WORTH = 0.8, 0.85
+"""FlashAttention-2 does not split where the grid fills this share of its places, and takes the fewest parts that come this near to the
+best filling (Dao-AILab/flash-attention, num_splits_heuristic)."""
+FLASH_BLOCKS = 2
+"""Blocks of 128 threads that it counts on for each SM (the same source)."""
+MAX_DECODE_SPLITS = 128
+"""Parts that its second kernel can add up (the same source)."""
+SYNCHRONOUS_SHARE = 0.63
+"""Of the peak, for matrix instructions of the generation before on a GPU with asynchronous ones (arXiv 2402.13499: mma on H100, from
+memory)."""
+FIXED_SHARE = 0.25
+"""Of an SM's time for a tile of 128 x 128, that does not depend on the heads' width: the softmax (guess)."""
+GRAPH_SPLITS = 32
+"""vLLM's limit on the parts of a decode that is captured in a CUDA graph (its default, from memory; the rows of 32,768 keys and more
+grow as 32 parts do)."""
+FIXUP_TRIPS, L2_TRIP_CLOCKS = 4, 407
+"""To the L2 and back for each part that is handed over inside a kernel: the part, its flag, and both read (guess); clocks of one on an
+A100 (te42kyfo/gpu-benches, gpu-latency)."""
+PAGE_CLOCKS = 16.0
+"""To look a page up and make its addresses (guess)."""
+
+
 class AttentionKernel(NamedTuple):
-    """Which kernel: `packs` query heads of one KV head into the rows of a tile; `splits` keys over blocks where SMs are
-    idle, `fixed_splits` of them where above 0, or in equal shares of all work (`stream`); `separate_mha`: a kernel of its
-    own where heads share no keys."""
+    """Which kernel runs an attention."""
 
     fused: bool = True
     packs: bool = True
+    """Query heads of one KV head share the rows of a prefill's tile."""
     splits: bool = True
+    """Keys are split over blocks where SMs are idle."""
     fixed_splits: int = 0
+    """A decode's keys are split into so many parts, whatever the grid."""
+    most_splits: int = 0
+    """Parts beyond which a decode's keys are not split; 0: no limit."""
+    flash_splits: bool = False
+    """A decode's keys are split as FlashAttention-2 splits them."""
     stream: bool = False
+    """A decode's keys are dealt out in equal shares of all work; a share may end inside a sequence (stream-K)."""
     separate_mha: bool = False
+    """A decode has a kernel of its own for heads that share no keys."""
+    shares: bool = True
+    """Query heads of one KV head share a block of a decode."""
+    rows: int = 0
+    """Query rows that a decode's matrix instructions multiply, most of them empty; 0: no more than what was fitted."""
+    synchronous: bool = False
+    """Its matrix instructions are of the kind that waits for its operands."""
+    page: int = 0
+    """Keys of a page of the cache; 0: a sequence's keys lie in one piece."""
 
 
-FLASH2 = AttentionKernel(packs=False, splits=False)
 FLASH3 = AttentionKernel()
 SPLIT_KV = AttentionKernel()
-LEAN = AttentionKernel(stream=True)
+LEAN = AttentionKernel(stream=True, rows=64)
 UNFUSED = AttentionKernel(fused=False)
 TRTLLM = AttentionKernel(packs=False, splits=False, separate_mha=True)
-NAMED = {"flash2": FLASH2, "flash3": FLASH3, "split-kv": SPLIT_KV, "fixed-split": AttentionKernel(fixed_splits=8), "lean": LEAN,
-         "unfused": UNFUSED}
-"""Kernels that the column `kernel` of a table may name. fixed-split: eight parts, whatever the grid (FlashDecoding)."""
-OF_FRAMEWORK = {"trtllm": TRTLLM, "triton": FLASH2}
+FLASH2 = AttentionKernel(packs=False, splits=False, shares=False, rows=128, synchronous=True)
+NAMED = {
+    "flash2": FLASH2, "flash3": FLASH3,
+    "split-kv": AttentionKernel(packs=False, splits=False, flash_splits=True, rows=64, synchronous=True),
+    "fixed-split": AttentionKernel(fixed_splits=8, rows=64), "lean": LEAN, "paged": AttentionKernel(page=16), "unfused": UNFUSED,
+}
+"""Kernels that a row (column `kernel`) or a GPU (`attention`) may name.
+
+flash2: one block a (sequence, query head), its one query in a tile of 128 rows. split-kv: FlashDecoding, FlashAttention-2's kernel for a
+cache, which splits where places are left. fixed-split: eight parts, whatever the grid. lean: LeanAttention (arXiv 2405.10480). flash3:
+grouped heads share a tile, keys are split where SMs are left. paged: the same on pages of 16 keys (vLLM's default). unfused: scores in
+memory. Tiles of 64 and 128 rows: Dao-AILab/flash-attention, launch templates; of lean: guess."""
+OF_FRAMEWORK = {"trtllm": TRTLLM, "triton": AttentionKernel(packs=False, splits=False),
+                "vllm": AttentionKernel(most_splits=GRAPH_SPLITS)}
 
 
 class Heads(NamedTuple):
@@ -84,7 +133,7 @@ class Heads(NamedTuple):
     def unevenness(self) -> Floats:
         """Visible pairs over those of `batch` causal sequences of the longest one's length: 2 where nothing is hidden."""
         reach = np.where(self.window > 0, np.minimum(self.window, self.kv_len), self.kv_len)
-        full = np.clip(self.kv_len - reach, 0, self.q_len)
+        full = np.clip(np.maximum(self.kv_len, self.q_len) - reach, 0, self.q_len)
         growing = self.q_len - full
         causal = full * reach + growing * reach - growing * (growing - 1) / 2
         share: Floats = self.pairs / np.maximum(self.batch * causal, 1)
@@ -98,10 +147,30 @@ def _traffic(heads: Heads, bytes_: Floats, gpu: ResolvedGpu, read_factor: float)
     return bytes_ * ((1 - stays) / rate + stays / gpu.tile_bytes_per_us), bytes_ * (1 - stays)
 
 
+def prefill_fixed_us(heads: Heads, gpu: ResolvedGpu, condition: PrefillCondition) -> Floats:
+    """Before and after a prefill's blocks."""
+    return gpu.floor_us + condition.extra_us + _other_heads(heads, condition.other_head_us, condition.padded_head_us)
+
+
+def decode_fixed_us(heads: Heads, gpu: ResolvedGpu, condition: DecodeCondition) -> Floats:
+    """Before and after a decode's blocks, without joining their parts."""
+    return gpu.floor_us + condition.extra_us + _other_heads(heads, 0.0, condition.padded_head_us)
+
+
 def _other_heads(heads: Heads, other_us: float, padded_us: float) -> Floats:
     width = heads.head_dim
     extra: Floats = other_us * (width != QUERY_ROWS) + padded_us * (np.log2(width) % 1 > 0)
     return extra
+
+
+def prefill_block(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKernel,
+                  condition: PrefillCondition) -> tuple[Floats, float]:
+    """Time in us of a key through a block of a prefill, whose SM it has for itself, and of the block before and after its keys."""
+    rate = gpu.macs_per_us(arithmetic, condition.tensor_factor * _pace(kernel, gpu)) / gpu.num_sms
+    key_us = QUERY_ROWS * ((heads.head_dim + heads.value_dim) / rate + 1 / (condition.score_rate * gpu.mhz))
+    if kernel.page:
+        key_us = key_us + PAGE_CLOCKS / kernel.page / gpu.mhz
+    return key_us, condition.block_clocks / gpu.mhz
 
 
 def prefill(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKernel, condition: PrefillCondition) -> Parts:
@@ -115,7 +184,7 @@ def prefill(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKe
     tiles = np.ceil(heads.q_len * share / QUERY_ROWS)
     step = QUERY_ROWS / share
     window = np.where((heads.window > 0) & (heads.window < heads.kv_len), heads.window, np.inf)
-    before = heads.kv_len - heads.q_len
+    before = np.maximum(heads.kv_len - heads.q_len, 0)  # queries on fewer keys: cross-attention
     widest = np.minimum(heads.kv_len, window + step)
     growing = np.minimum(tiles, np.ceil(np.maximum(widest - before, step) / step))
     last = np.minimum(before + growing * step, widest)
@@ -124,9 +193,7 @@ def prefill(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKe
     keys = (keys + tiles * (key_tile / 2 + masked)) * heads.unevenness
     longest = np.ceil(np.minimum(heads.kv_len, widest) / key_tile) * key_tile
 
-    rate = gpu.macs_per_us(arithmetic, condition.tensor_factor) / gpu.num_sms
-    key_us = QUERY_ROWS * ((heads.head_dim + heads.value_dim) / rate + 1 / (condition.score_rate * gpu.mhz))
-    block_us = condition.block_clocks / gpu.mhz
+    key_us, block_us = prefill_block(heads, arithmetic, gpu, kernel, condition)
     mean = grid * (keys * key_us + tiles * block_us) / gpu.num_sms
     slowest = longest * key_us + block_us
     blocks = grid * tiles
@@ -139,10 +206,105 @@ def prefill(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKe
         compute = np.where(parts > 1, np.minimum(compute, split), compute)
     memory, moved = _traffic(heads, heads.query_bytes + heads.cache_bytes, gpu, 1.0)
     around, moved_around = _traffic(heads, condition.append_passes * (heads.query_bytes / 2 + heads.cache_bytes), gpu, 1.0)
-    fixed = gpu.floor_us + condition.extra_us + _other_heads(heads, condition.other_head_us, condition.padded_head_us)
+    fixed = prefill_fixed_us(heads, gpu, condition)
     loaded = grid * keys * (heads.head_dim + heads.value_dim) * heads.key_bytes
     busy = gpu.overlapped(compute, memory, gpu.physics.overlap) + around
     return Parts(fixed, compute, memory + around, busy, moved + moved_around, loaded)
+
+
+class DecodeGrid(NamedTuple):
+    """What blocks a decode has; columns."""
+
+    alone: Mask
+    """Heads share no block."""
+    keys: Floats
+    """That a query sees."""
+    tiles: Floats
+    pairs: Floats
+    """Of a sequence and a head (or heads that share a block)."""
+    parts: Floats
+    """Blocks of each pair; of stream-K a share of one, where a block takes several pairs."""
+    joined: Mask
+    """Several blocks work on one pair."""
+
+
+def decode_grid(heads: Heads, gpu: ResolvedGpu, kernel: AttentionKernel) -> DecodeGrid:
+    """The blocks of a decode, by the rules of its kernel."""
+    group = heads.heads_q / heads.heads_kv
+    alone = (group == 1) | (group > MAX_SHARED_TRTLLM) if kernel.separate_mha else np.full(group.size, not kernel.shares)
+    keys = np.where((heads.window > 0) & (heads.window < heads.kv_len), heads.window, heads.kv_len)
+    pairs = heads.batch * np.where(alone, heads.heads_q, heads.heads_kv * np.ceil(group / SHARED_HEADS))
+    tiles = np.ceil(keys / KEY_TILE)
+    if kernel.stream:
+        parts = np.minimum(gpu.num_sms * FLASH_BLOCKS / pairs, tiles)
+    elif kernel.fixed_splits:
+        parts = np.minimum(tiles, float(kernel.fixed_splits))
+    elif kernel.flash_splits:
+        parts = _flash_splits(pairs, tiles, gpu.num_sms * FLASH_BLOCKS)
+    elif kernel.splits or kernel.separate_mha:
+        parts = np.floor(gpu.num_sms / pairs)
+        if kernel.separate_mha:
+            parts = np.maximum(parts, np.where(alone, 1.0, np.floor(keys / LONG_KEYS)))
+        parts = np.clip(parts, 1.0, np.minimum(tiles, float(kernel.most_splits or np.inf)))
+    else:
+        parts = np.ones(group.size)
+    return DecodeGrid(alone, keys, tiles, pairs, parts, (parts > 1) | (1 / parts % 1 > 0))
+
+
+def _flash_splits(pairs: Floats, tiles: Floats, places: int) -> Floats:
+    """Parts that FlashAttention-2 splits the keys of each pair into."""
+    splits = np.arange(1.0, MAX_DECODE_SPLITS + 1)
+    most = np.minimum(tiles, min(places, MAX_DECODE_SPLITS))[:, None]
+    each = np.ceil(tiles[:, None] / splits)
+    new = np.concatenate([np.ones((tiles.size, 1), bool), each[:, 1:] != each[:, :-1]], axis=1)
+    waves = pairs[:, None] * splits / places
+    filled = np.where(new & (splits <= most), waves / np.ceil(waves), 0.0)
+    first: Floats = splits[np.argmax(filled >= FLASH_WORTH * filled.max(axis=1, keepdims=True), axis=1)]
+    return np.where(pairs >= FLASH_FILLED * places, 1.0, first)
+
+
+def _pace(kernel: AttentionKernel, gpu: ResolvedGpu) -> float:
+    return SYNCHRONOUS_SHARE if kernel.synchronous and gpu.asynchronous else 1.0
+
+
+class DecodeBlocks(NamedTuple):
+    """What a block of a decode costs; columns, in us."""
+
+    start: Floats
+    """Of SM and memory system, a block."""
+    key: Floats
+    """A key through one block, with a latency that others hide."""
+    matrix: Floats
+    """A key of an SM's time, which its other blocks wait for: matrix unit, softmax, conversions of the cache."""
+    resident: Floats
+    """Blocks that hide each other's latency."""
+
+
+def decode_blocks(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKernel, condition: DecodeCondition,
+                  alone: Mask) -> DecodeBlocks:
+    """What the blocks of a decode cost."""
+    group = heads.heads_q / heads.heads_kv
+    wide = 1 + condition.block_width * (heads.width / KEY_TILE - 1)
+    shared = 1 + condition.group_width * np.where(alone, 0.0, np.maximum(np.ceil(group / 8) - 1, 0))
+    own = alone & kernel.separate_mha
+    each = np.where(own, condition.mha_block_clocks, condition.block_clocks) * np.maximum(wide, 0.1) * shared
+    tile_clocks = np.where(own, condition.mha_tile_clocks, condition.tile_clocks) * shared
+    key = tile_clocks / KEY_TILE / gpu.mhz * (0.5 + 0.25 * heads.width * heads.key_bytes / KEY_TILE)
+    if kernel.page:
+        key = key + PAGE_CLOCKS / kernel.page / gpu.mhz
+    rate = gpu.macs_per_us(arithmetic, _pace(kernel, gpu)) / gpu.num_sms
+    of_sm = np.where(own, 0.0, condition.sm_tile_clocks * shared) * (FIXED_SHARE + (1 - FIXED_SHARE) * heads.width / KEY_TILE)
+    of_sm = of_sm * np.where(heads.width > KEY_TILE, condition.sm_wide, 1.0) / KEY_TILE / gpu.mhz
+    return DecodeBlocks(each / gpu.mhz, key, np.maximum(kernel.rows * (heads.head_dim + heads.value_dim) / rate, of_sm),
+                        np.where(own, MHA_BLOCKS, SHARED_BLOCKS))
+
+
+def joining_us(heads: Heads, grid: DecodeGrid, gpu: ResolvedGpu, kernel: AttentionKernel, condition: DecodeCondition) -> Floats:
+    """Time to join the parts of a sequence, where it has several: a second kernel, or inside the first where it streams."""
+    if not kernel.stream:
+        return np.where(grid.joined, condition.combine_us, 0.0)
+    handed = np.ceil(grid.parts) * heads.value_dim * 4 / (gpu.tile_bytes_per_us / gpu.num_sms)  # 32-bit results
+    return np.where(grid.joined, FIXUP_TRIPS * L2_TRIP_CLOCKS / gpu.mhz + handed, 0.0)
 
 
 def decode(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKernel, condition: DecodeCondition) -> Parts:
@@ -151,39 +313,22 @@ def decode(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKer
     Blocks wait for memory rather than compute: a tile of keys takes a block its latency, and all tiles their bytes.
     """
     group = heads.heads_q / heads.heads_kv
-    alone = (group == 1) | (group > MAX_SHARED_TRTLLM) if kernel.separate_mha else np.zeros(group.size, bool)
-    keys = np.where((heads.window > 0) & (heads.window < heads.kv_len), heads.window, heads.kv_len)
-    grid = heads.batch * np.where(alone, heads.heads_q, heads.heads_kv * np.ceil(group / SHARED_HEADS))
-    tiles = np.ceil(keys / KEY_TILE)
-    if kernel.fixed_splits:
-        parts = np.minimum(tiles, float(kernel.fixed_splits))
-    elif kernel.splits or kernel.separate_mha:
-        parts = np.floor(gpu.num_sms / grid)
-        if kernel.separate_mha:
-            parts = np.maximum(parts, np.where(alone, 1.0, np.floor(keys / LONG_KEYS)))
-        parts = np.clip(parts, 1.0, tiles)
-    else:
-        parts = np.ones(group.size)
-    if kernel.stream:
-        parts = np.clip(gpu.num_sms / grid, 1.0, tiles)
-    blocks = grid * parts / gpu.num_sms
-    wide = 1 + condition.block_width * (heads.width / KEY_TILE - 1)
-    shared = 1 + condition.group_width * np.where(alone, 0.0, np.maximum(np.ceil(group / 8) - 1, 0))
-    each = np.where(alone, condition.mha_block_clocks, condition.block_clocks) * np.maximum(wide, 0.1) * shared
+    grid = decode_grid(heads, gpu, kernel)
+    alone, keys, tiles, pairs, parts, _ = grid
+    each = decode_blocks(heads, arithmetic, gpu, kernel, condition, alone)
+    blocks = pairs * parts / gpu.num_sms
     waves = blocks if kernel.stream else (blocks + np.ceil(blocks)) / 2
-    ends = ((condition.latency_clocks**4 + (each * waves) ** 4) ** 0.25) / gpu.mhz
-    taken = keys / parts if kernel.stream else np.minimum(keys, np.ceil(tiles / parts) * KEY_TILE)
-    tile_clocks = np.where(alone, condition.mha_tile_clocks, condition.tile_clocks) * shared
+    ends = ((condition.latency_clocks / gpu.mhz) ** 4 + (each.start * waves) ** 4) ** 0.25
+    taken = keys * heads.unevenness / parts if kernel.stream else np.minimum(keys, np.ceil(tiles / parts) * KEY_TILE)
     taken = taken + np.where((heads.window > 0) & (heads.window <= heads.kv_len), KEY_TILE / 2, 0.0)  # a window ends inside a tile
-    per_key = tile_clocks / KEY_TILE / gpu.mhz * (0.5 + 0.25 * heads.width * heads.key_bytes / KEY_TILE)
     issue = heads.batch * heads.heads_q * keys * (heads.head_dim + heads.value_dim) / gpu.macs_per_us(arithmetic, 1.0)
-    resident_waves = np.where(alone, MHA_BLOCKS, SHARED_BLOCKS)
-    compute = np.maximum(ends + per_key * taken * np.maximum(1.0, waves / resident_waves), issue)
+    walk = np.maximum(each.key * np.maximum(1.0, waves / each.resident), each.matrix * np.maximum(1.0, waves * heads.unevenness))
+    compute = np.maximum(ends + walk * taken, issue)
     bytes_ = heads.cache_bytes + heads.query_bytes
     memory, moved = _traffic(heads, bytes_, gpu, condition.read_factor)
     memory = np.where(alone & (group > 1), np.maximum(memory, bytes_ * group / gpu.tile_bytes_per_us), memory)
-    fixed = gpu.floor_us + condition.extra_us + _other_heads(heads, 0.0, condition.padded_head_us)
-    fixed = fixed + np.where(parts > 1, condition.combine_us, 0.0)
+    fixed = decode_fixed_us(heads, gpu, condition)
+    fixed = fixed + joining_us(heads, grid, gpu, kernel, condition)
     overlap = condition.overlap * blocks / (blocks + OVERLAP_BLOCKS)
     return Parts(fixed, compute, memory, gpu.overlapped(compute, memory, overlap), moved, bytes_)
 
@@ -191,9 +336,9 @@ def decode(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKer
 def unfused(heads: Heads, arithmetic: int, act_bytes: float, gpu: ResolvedGpu) -> Parts:
     """Three kernels with the score matrix in memory between them: scores, softmax over whole rows, values."""
     grid, ones = heads.batch * heads.heads_q, np.ones(heads.batch.size)
-    types = Types(arithmetic, act_bytes, act_bytes, act_bytes, 0.0)
-    score = gemm(Shape(grid, heads.q_len, heads.kv_len, heads.head_dim, ones), types, gpu, CUBLAS, GemmCondition(), False)
-    value = gemm(Shape(grid, heads.q_len, heads.value_dim, heads.kv_len, ones), types, gpu, CUBLAS, GemmCondition(), False)
+    types, plain = Types(arithmetic, act_bytes, act_bytes, act_bytes, 0.0), Setting(CUBLAS, GemmCondition())
+    score = gemm(Shape(grid, heads.q_len, heads.kv_len, heads.head_dim, ones), types, gpu, plain)
+    value = gemm(Shape(grid, heads.q_len, heads.value_dim, heads.kv_len, ones), types, gpu, plain)
     matrix = grid * heads.q_len * heads.kv_len * act_bytes
     passes = 2 * matrix
     stays = gpu.resident(matrix)

@@ -20,6 +20,10 @@ and matrix instructions are asynchronous (TMA multicast in clusters of two, pers
 RESIDENCE_SLOPE = 4
 """How sharply a working set falls out of L2 as it grows: 1 / (1 + (set / share)^4) (guess)."""
 
+CAP_US, CAP_SLOPE = 50e3, 4
+"""When the power limit starts to lower the clock, and how abruptly. Fits to seven tables of H100 and H200 (TensorRT-LLM and SGLang,
+bf16 and fp8; ai-dynamo/aiconfigurator 095f58a51) each by itself put it between 45 and 85 ms; the slope is a guess."""
+
 
 class ResolvedGpu(NamedTuple):
     """Rates of one GPU, all SMs together; time in us."""
@@ -37,6 +41,8 @@ class ResolvedGpu(NamedTuple):
     physics: Physics
     conditions: tuple[dict[str, Conditions], ...]
     """Framework -> its conditions; the GPU's own first, then those of its relatives."""
+    attention: str = "auto"
+    """Kernel of attentions that name none (gpu_attention.NAMED)."""
 
     @property
     def mhz(self) -> float:
@@ -77,6 +83,12 @@ class ResolvedGpu(NamedTuple):
         time: Floats = longer * (1 + shorter**p) ** (1 / p)
         return time
 
+    def clock_under_cap(self, reached: Floats, run_us: Floats) -> Floats:
+        """Share of the clock that the power limit leaves to matmuls that reach a share of their rate, run after run for so long."""
+        acts = 1 / (1 + (CAP_US / run_us) ** CAP_SLOPE)
+        clock: Floats = 1 / np.sqrt(1 + self.physics.cap_drop * reached**2 * acts)
+        return clock
+
 
 class Parts(NamedTuple):
     """Time of each row in us: what comes before and after, compute, memory, and the two overlapped; bytes that move."""
@@ -103,6 +115,7 @@ def resolve(name: str, unit: Gpu, hardware: HardwareSpec) -> ResolvedGpu:
         asynchronous=unit.matrix_unit == "asynchronous",
         physics=physics,
         conditions=conditions,
+        attention=unit.attention,
     )
 
 

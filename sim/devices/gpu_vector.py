@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..calibration import VectorCondition
 from ..costs import Floats
 from .gpu_machine import Parts, ResolvedGpu
 
@@ -12,11 +12,11 @@ FMA_OPS = 2
 """A data sheet's vector peak counts a fused multiply-add as two operations; what such operators do is seldom fused."""
 
 
-def vector(bytes_: Floats, vector_ops: Floats, gpu: ResolvedGpu, condition: VectorCondition, cold: Floats) -> Parts:
-    """time = fixed + (operations and bytes overlapped). `cold`: 1 where no operand can be in L2."""
-    stays = np.where(cold > 0, 0.0, gpu.resident(bytes_))
-    slow = gpu.read_bytes_per_us / max(condition.traffic_factor, 1e-9)
-    memory = bytes_ * ((1 - stays) / min(slow, gpu.memory_bytes_per_us) + stays / max(gpu.l2_bytes_per_us, slow))
+def vector(bytes_: Floats, vector_ops: Floats, gpu: ResolvedGpu, extra_us: Floats, traffic: Floats, cold: NDArray[np.bool_]) -> Parts:
+    """time = fixed + (operations and bytes overlapped). `traffic`: how often the bytes move; `cold`: where no operand can be in L2."""
+    stays = np.where(cold, 0.0, gpu.resident(bytes_))
+    passes = np.maximum(traffic, gpu.read_bytes_per_us / gpu.memory_bytes_per_us)
+    memory = bytes_ * passes * ((1 - stays) / gpu.read_bytes_per_us + stays / gpu.l2_bytes_per_us)
     compute = vector_ops / (gpu.vector_ops_per_us / FMA_OPS)
-    fixed = np.full(bytes_.size, gpu.floor_us + condition.extra_us)
+    fixed = gpu.floor_us + extra_us
     return Parts(fixed, compute, memory, gpu.overlapped(compute, memory, gpu.physics.overlap), bytes_ * (1 - stays), np.zeros(bytes_.size))

@@ -6,6 +6,7 @@ unit, but in AttAcc's stacks, which have one of their own. Keys, values and vect
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +15,13 @@ from gemvane.workloads.ops import BITS, CODE, DTYPES, Rows
 from gemvane.workloads.trace import Requests
 
 from ..costs import CAUSES, Costs, Int64s, Ledger
-from ..schema import Gpu, HardwareSpec, Pim, Vector
+from ..pimschema import Pim
+from ..schema import Gpu, HardwareSpec, Vector
 from . import pim_append
-from .pim_channel import COUNTS, NOTHING, Key, Load, Shape, channel, engine_part, key_of, softmax_outside, step_ticks, units
+from .pim_channel import COUNTS, NOTHING, Channel, Key, Load, Shape, Stack, channel, engine_part, key_of, softmax_outside, step_ticks, units
 from .pim_place import Placed, alg1_weights, place, split_tokens
 
-ALIKE = ("kind", "sub_batch", "batch", "m", "k", "heads_q", "heads_kv", "head_dim", "value_dim", "kv_dtype")
+ALIKE = ("kind", "sub_batch", "batch", "cross", "m", "k", "heads_q", "heads_kv", "head_dim", "value_dim", "kv_dtype")
 """Columns in which rows agree that differ only in the length of the cache (and matrices in their outputs)."""
 
 
@@ -41,6 +43,11 @@ class ResolvedPim(NamedTuple):
     """Of all channels, in operands of 16 bits."""
     adds_per_cycle: float
     """Of the unit that adds the partial results of channels."""
+
+    @property
+    def whole_requests(self) -> bool:
+        """Whether a request lies in one channel with all its heads and tokens."""
+        return not self.by_head and self.placement != "split"
 
 
 def resolve(name: str, unit: Pim, hardware: HardwareSpec) -> ResolvedPim:
@@ -76,8 +83,7 @@ def cost(rows: Rows, pim: ResolvedPim, requests: Requests) -> Costs:
         _matmul(ledger, row, rows.take(np.array([row])), pim)
     if append.any():
         index = np.flatnonzero(append)
-        whole = not pim.by_head and pim.placement != "split"
-        pim_append.cost(ledger, index, rows.take(index), pim.key, pim.channels, requests, whole=whole)
+        pim_append.cost(ledger, index, rows.take(index), pim.key, pim.channels, requests, whole=pim.whole_requests)
     ledger.count("vector_op", rows.vector_ops)
     ledger.count("pim_mac", rows.macs)
     ledger.bind({"pim": ledger.cycles.sum(axis=1)})
@@ -101,43 +107,94 @@ def _alike(columns: Int64s, index: Int64s) -> list[Int64s]:
     return [index[group == number] for number in range(int(group.max()) + 1)]
 
 
+class _Held(NamedTuple):
+    """Attention rows alike but for the lengths: what solves them, and the tokens of the items of each channel."""
+
+    one: Channel | Stack
+    items: list[list[tuple[int, ...]]]
+    """[row][channel], longest first"""
+    merged: Int64s
+    """[row] additions of the partial results of channels."""
+    least: bool
+
+
 def _attention(ledger: Ledger, index: Int64s, rows: Rows, pim: ResolvedPim, requests: Requests) -> None:
     """Rows alike but for the lengths: steps between which no item grows into new work are solved once."""
-    kind = str(next(name for name, code in CODE.items() if code == rows.kind[0]))
-    shape = _shape(kind, rows, pim)
-    one = channel(pim.key, shape)
-    seen, prompts = _seen(rows, requests)
-    merged = np.zeros(rows.size, np.int64)
-    if pim.placement == "split":
-        seen = -np.sort(-seen, axis=1)
-        held = [split_tokens(tokens, engine_part(pim.key).banks, pim.channels) for tokens in seen]
-        if kind != "attention_score":
-            partial = np.array([int(((tokens > 0).sum(axis=1) - 1).sum()) for tokens in held])
-            merged = partial * rows.heads_q * rows.value_dim
-        lists = [[of_channel[of_channel > 0] for of_channel in _whole(tokens, one.granule).T] for tokens in held]
-    else:
-        placed = _placed(rows, pim, prompts)
-        items = _whole(np.repeat(seen, rows.heads_kv[0], axis=1) if pim.by_head else seen, one.granule)
-        where = [np.flatnonzero(placed.channel == c) for c in range(pim.channels)]
-        lists = [[tokens[of_channel] for of_channel in where] for tokens in items]
+    held = _held(rows, pim, requests)
     known: dict[tuple[tuple[int, ...], ...], tuple[Int64s, Int64s]] = {}
-    for row, of_row in zip(index, lists, strict=True):
-        loads = tuple(tuple(sorted(tokens.tolist(), reverse=True)) for tokens in of_row)
+    for row, of_row in zip(index, held.items, strict=True):
+        loads = tuple(of_row)
         if loads not in known:
-            known[loads] = _together([one.load(items) for items in loads])
+            known[loads] = _together([held.one.load(items) for items in loads])
         causes, counts = known[loads]
         ledger.cycles[row] += causes
         _count(ledger, row, counts)
-    _ideal(ledger, index, rows.macs, pim, shape.rate)
-    ledger.spend("vector", merged / pim.adds_per_cycle, index)
-    ledger.count("vector_op", merged, index)
+    _ideal(ledger, index, rows.macs, pim, packing(pim, int(rows.kv_dtype[0]))[1])
+    ledger.spend("vector", held.merged / pim.adds_per_cycle, index)
+    ledger.count("vector_op", held.merged, index)
     _outside(ledger, index, rows, pim)
+
+
+def _held(rows: Rows, pim: ResolvedPim, requests: Requests) -> _Held:
+    kind = next(name for name, code in CODE.items() if code == rows.kind[0])
+    one = channel(pim.key, _shape(kind, rows, pim))
+    seen, prompts = _seen(rows, requests)
+    merged = np.zeros(rows.size, np.int64)
+    least = True
+    if pim.placement == "split":
+        seen = -np.sort(-seen, axis=1)
+        parts = [split_tokens(tokens, engine_part(pim.key).banks, pim.channels) for tokens in seen]
+        if kind != "attention_score":
+            partial = np.array([int(((tokens > 0).sum(axis=1) - 1).sum()) for tokens in parts])
+            merged = partial * rows.heads_q * rows.value_dim
+        lists = [[of_channel[of_channel > 0] for of_channel in _whole(tokens, one.granule).T] for tokens in parts]
+    else:
+        placed = _placed(rows, pim, prompts)
+        least = placed.least
+        items = _whole(np.repeat(seen, rows.heads_kv[0], axis=1) if pim.by_head else seen, one.granule)
+        where = [np.flatnonzero(placed.channel == c) for c in range(pim.channels)]
+        lists = [[tokens[of_channel] for of_channel in where] for tokens in items]
+    return _Held(one, [[tuple(sorted(tokens.tolist(), reverse=True)) for tokens in of_row] for of_row in lists], merged, least)
+
+
+def channel_cycles(rows: Rows, pim: ResolvedPim, requests: Requests) -> tuple[Int64s, bool]:
+    """[row, channel] cycles of each channel, and whether no placement of the cache has a smaller fullest channel."""
+    out = np.zeros((rows.size, pim.channels), np.int64)
+    least = True
+    columns = np.stack([getattr(rows, name) for name in ALIKE])
+    cached = np.isin(rows.kind, [CODE[kind] for kind in ("attention_score", "attention_value", "attention_decode")])
+    for index in _alike(columns, np.flatnonzero(cached)):
+        held = _held(rows.take(index), pim, requests)
+        out[index] = [[held.one.load(items).cycles for items in of_row] for of_row in held.items]
+        least &= held.least
+    for row in np.flatnonzero(~cached).tolist():
+        one = rows.take(np.array([row]))
+        if one.work[0] == 0:
+            out[row] = sum(passes * np.array([load.cycles for load in loads]) for loads, passes in _matmul_loads(one, pim))
+        elif one.kind[0] == CODE["attention_prefill"]:
+            out[row] = [load.cycles for load in _prefill_loads(one, pim, requests)]
+        else:
+            out[row] = pim_append.spread(one, pim.key, pim.channels, requests, whole=pim.whole_requests)[1]
+    return out, least
 
 
 def _prefill(ledger: Ledger, row: int, rows: Rows, pim: ResolvedPim, requests: Requests) -> None:
     """Prompts token by token, as CENT's: each token's attention over what it sees of the cache, with its softmax between."""
+    causes, counts = _together(_prefill_loads(rows, pim, requests))
+    index = np.array([row])
+    ledger.cycles[row] += causes
+    _count(ledger, row, counts)
+    _ideal(ledger, index, rows.macs, pim, packing(pim, int(rows.kv_dtype[0]))[1])
+    if softmax_outside(pim.key):
+        ledger.spend("vector", rows.vector_ops / pim.adds_per_cycle, index)
+    _outside(ledger, index, rows, pim)
+
+
+def _prefill_loads(rows: Rows, pim: ResolvedPim, requests: Requests) -> list[Load]:
+    """What each channel does for one row."""
     prompts = requests.prompt[requests.sub_batch == rows.sub_batch[0]]
-    if prompts.size == 0:
+    if prompts.sum() != rows.m[0] or prompts.max() != rows.q_len[0]:
+        # A kernel table, an encoder beside the decoder, or windows that see themselves alone.
         prompts = np.repeat(rows.q_len, int(rows.batch[0]))
     window = int(rows.window[0]) or int(prompts.max())
     causal = int(rows.pairs[0]) < int((prompts * np.minimum(prompts, window)).sum())
@@ -146,18 +203,12 @@ def _prefill(ledger: Ledger, row: int, rows: Rows, pim: ResolvedPim, requests: R
     of_length: dict[int, Load] = {}
     for prompt in set(prompts.tolist()):
         seen = np.minimum(np.arange(1, prompt + 1) if causal else np.full(prompt, prompt), window)
+        seen = np.full(prompt, rows.kv_len[0]) if rows.cross[0] else seen
         of_length[prompt] = _sum([one.load((int(tokens),)).times(int(times)) for one in solvers
                                   for tokens, times in zip(*np.unique(_whole(seen, one.granule), return_counts=True), strict=True)])
     items = [of_length[n] for n in np.repeat(prompts, int(rows.heads_kv[0]) if pim.by_head else 1).tolist()]
     of_item = place("greedy", np.array([item.cycles for item in items]), pim.channels).channel
-    causes, counts = _together([_sum([items[i] for i in np.flatnonzero(of_item == c)]) for c in range(pim.channels)])
-    index = np.array([row])
-    ledger.cycles[row] += causes
-    _count(ledger, row, counts)
-    _ideal(ledger, index, rows.macs, pim, packing(pim, int(rows.kv_dtype[0]))[1])
-    if softmax_outside(pim.key):
-        ledger.spend("vector", rows.vector_ops / pim.adds_per_cycle, index)
-    _outside(ledger, index, rows, pim)
+    return [_sum([items[i] for i in np.flatnonzero(of_item == c)]) for c in range(pim.channels)]
 
 
 def _shape(kind: str, rows: Rows, pim: ResolvedPim) -> Shape:
@@ -178,7 +229,8 @@ def _seen(rows: Rows, requests: Requests) -> tuple[Int64s, Int64s]:
     A kernel table has no requests: each row then stands for `batch` sequences of its own length.
     """
     prompts = requests.prompt[requests.sub_batch == rows.sub_batch[0]]
-    if prompts.size == 0:
+    if prompts.size == 0 or rows.cross[0]:
+        # Cross-attention reads what an encoder made of each request, which does not grow; of unequal lengths the longest stands for all.
         count = int(rows.batch[0])
         return np.repeat(rows.kv_len[:, None], count, axis=1), np.repeat(rows.kv_len[0], count)
     seen = prompts[None, :] + rows.generated[:, None]
@@ -248,17 +300,27 @@ def _outside(ledger: Ledger, index: Int64s, rows: Rows, pim: ResolvedPim) -> Non
 
 def _matmul(ledger: Ledger, row: int, rows: Rows, pim: ResolvedPim) -> None:
     """Weights with their outputs divided over the channels, which open their rows for MOST_VECTORS vectors at a time."""
+    for loads, passes in _matmul_loads(rows, pim):
+        causes, counts = _together(loads)
+        ledger.cycles[row] += causes * passes
+        _count(ledger, row, counts * passes)
+    index = np.array([row])
+    _ideal(ledger, index, rows.macs, pim, _matmul_packing(rows, pim)[1])
+    _outside(ledger, index, rows, pim)
+
+
+def _matmul_packing(rows: Rows, pim: ResolvedPim) -> tuple[float, float]:
+    return packing(pim, int(rows.weight_dtype[0] if rows.weight_bytes[0] else rows.act_dtype[0]))
+
+
+def _matmul_loads(rows: Rows, pim: ResolvedPim) -> Iterator[tuple[list[Load], int]]:
+    """What each channel does for one row, and how often."""
     m, n, products = int(rows.m[0]), int(rows.n[0]), int(rows.batch[0])
     if rows.kind[0] == CODE["grouped_gemm"]:
         m = -(-m // products)
-    packed = packing(pim, int(rows.weight_dtype[0] if rows.weight_bytes[0] else rows.act_dtype[0]))
+    packed = _matmul_packing(rows, pim)
     shares = np.array([n // pim.channels + (c < n % pim.channels) for c in range(pim.channels)])
     for vectors, passes in ((MOST_VECTORS, m // MOST_VECTORS), (m % MOST_VECTORS, 1)):
         if vectors and passes:
             one = channel(pim.key, Shape("matmul", 1, vectors, int(rows.k[0]), *packed))
-            causes, counts = _together([one.load((share,) * products if share else ()) for share in _whole(shares, one.granule).tolist()])
-            ledger.cycles[row] += causes * passes
-            _count(ledger, row, counts * passes)
-    index = np.array([row])
-    _ideal(ledger, index, rows.macs, pim, packed[1])
-    _outside(ledger, index, rows, pim)
+            yield [one.load((share,) * products if share else ()) for share in _whole(shares, one.granule).tolist()], passes

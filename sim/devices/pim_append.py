@@ -77,14 +77,8 @@ def cost(ledger: Ledger, index: Int64s, rows: Rows, key: Key, channels: int, req
     """
     part = engine_part(key)
     for i in range(rows.size):
-        prompts = requests.prompt[requests.sub_batch == rows.sub_batch[i]]
-        if rows.phase[i] == 1 or not prompts.size:
-            prompts = np.ones(int(rows.m[i]), np.int64)
-        parts = written(part, prompts, -(-int(rows.n[i]) // 2), int(BITS[rows.kv_dtype[i]]))
-        cycles = np.sum([append_cycles(part, w) for w in parts], axis=0)
-        mean = int(cycles.sum()) // channels
-        of_item = place("greedy", cycles, channels).channel
-        fullest = int(np.bincount(of_item, cycles, channels).max()) if whole else -(-int(cycles.sum()) // channels)
+        parts, of_channel = spread(rows.take(np.array([i])), key, channels, requests, whole=whole)
+        mean, fullest = int(of_channel.sum()) // channels, int(of_channel.max())
         data = min(mean, int(sum((w.rows * w.writes).sum() for w in parts)) * part.timings["nBL"] // channels)
         at = index[i : i + 1]
         for cause, spent in (("memory", data), ("row", mean - data), ("imbalance", fullest - mean)):
@@ -93,3 +87,18 @@ def cost(ledger: Ledger, index: Int64s, rows: Rows, key: Key, channels: int, req
     for action in ("dram_array_bytes", "dram_move_bytes", "dram_tsv_bytes", "dram_io_bytes"):
         ledger.count(action, rows.kv_write_bytes, index)
     ledger.count("sram_bytes", rows.input_bytes, index)
+
+
+def spread(row: Rows, key: Key, channels: int, requests: Requests, *, whole: bool) -> tuple[tuple[Written, Written], Int64s]:
+    """Keys and values that one kv_append row writes, and [channel] cycles that they take there."""
+    part = engine_part(key)
+    prompts = requests.prompt[requests.sub_batch == row.sub_batch[0]]
+    if row.phase[0] == 1 or not prompts.size:
+        prompts = np.ones(int(row.m[0]), np.int64)
+    parts = written(part, prompts, -(-int(row.n[0]) // 2), int(BITS[row.kv_dtype[0]]))
+    cycles = np.sum([append_cycles(part, w) for w in parts], axis=0)
+    if not whole:
+        each, more = divmod(int(cycles.sum()), channels)
+        return parts, each + (np.arange(channels) < more).astype(np.int64)
+    of_item = place("greedy", cycles, channels).channel
+    return parts, np.bincount(of_item, cycles, channels).astype(np.int64)

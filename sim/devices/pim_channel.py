@@ -15,7 +15,8 @@ from ..dram.part import Part, load
 from ..dram.pimpart import PimPart, pim_part
 from ..dram.steady import Steady, Total
 from ..kernels.pimissue import INTERVAL
-from ..schema import Pim
+from ..pimschema import Pim
+from .pim_refresh import refreshed_together
 
 MOST_LOADS = 100_000
 """Solved loads that one channel remembers."""
@@ -52,6 +53,7 @@ class Key(NamedTuple):
     vector_buffer: int | None
     levels: tuple[tuple[str, int], ...]
     timings: tuple[tuple[str, int], ...]
+    refresh: str = "in-turn"
 
 
 class Shape(NamedTuple):
@@ -88,7 +90,7 @@ NOTHING = Load(0, np.zeros(len(CAUSES), np.int64), np.zeros(len(COUNTS), np.int6
 
 def key_of(unit: Pim) -> Key:
     return Key(unit.part, unit.buffers, unit.level, unit.layout, unit.vector_buffer, tuple(sorted(unit.levels.items())),
-               tuple(sorted(unit.timings.items())))  # fmt: skip
+               tuple(sorted(unit.timings.items())), unit.refresh)  # fmt: skip
 
 
 @lru_cache(maxsize=64)
@@ -111,7 +113,8 @@ def part_of(key: Key) -> Part:
     organisation = spec.organisation.model_copy(update={"levels": {**spec.organisation.levels, **dict(key.levels)}})
     pim = spec.pim.model_copy(update={} if key.vector_buffer is None else {"vector_buffer": key.vector_buffer})
     changed = {"organisation": organisation, "pim": pim, "timings": {**spec.timings, **dict(key.timings)}}
-    return replace(part, spec=spec.model_copy(update=changed))
+    changed_part = replace(part, spec=spec.model_copy(update=changed))
+    return refreshed_together(changed_part) if key.refresh == "together" else changed_part
 
 
 @lru_cache(maxsize=64)

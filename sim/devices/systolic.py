@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gemvane.workloads.ops import BITS, CODE, GROUP, INDEX_BITS, KEPT, Rows
+from gemvane.workloads.ops import BITS, CODE, FORMS, GROUP, INDEX_BITS, KEPT, KIND_FORM, Rows
 
 from ..costs import Costs, Int64s, Ledger
 from ..dram.stream import bytes_per_s
@@ -227,6 +227,9 @@ def _products(rows: Rows, array: ResolvedSystolic) -> list[tuple[Int64s, _Work, 
         input_bits = BITS[r.act_dtype] * GROUP[r.sparsity] // KEPT[r.sparsity]
         weight_bits = BITS[np.where(r.weight_bytes > 0, r.weight_dtype, r.act_dtype)] + INDEX_BITS[r.sparsity]
         out.append((index, _Work(r.batch, m, r.n, r.kept_k, input_bits, weight_bits, resident, space), machine))
+    is_scan = KIND_FORM[rows.kind[attention]] == FORMS.index("scan")
+    out += _scans(rows, attention[is_scan], array)
+    attention = attention[~is_scan]
     if attention.size:
         r = rows.take(attention)
         sequences = np.maximum(r.batch, 1)
@@ -241,6 +244,23 @@ def _products(rows: Rows, array: ResolvedSystolic) -> list[tuple[Int64s, _Work, 
             has = r.kind != CODE[other]
             out.append((attention[has], _Work(*(c[has] for c in part)), array))
     return out
+
+
+def _scans(rows: Rows, index: Int64s, array: ResolvedSystolic) -> list[tuple[Int64s, _Work, ResolvedSystolic]]:
+    """The matmuls of chunked scans: scores of each chunk, their product with the values, the state updated and read; of a delta rule the
+    products of keys with keys and with the inverse too. Chunks and states stay on the chip."""
+    if not index.size:
+        return []
+    r = rows.take(index)
+    chunk = np.minimum(r.k, np.maximum(r.m // np.maximum(r.batch, 1), 1))
+    chunks, d, v, act = -(-r.m // chunk), r.head_dim, r.value_dim, BITS[r.act_dtype]
+    keys, heads = chunks * r.heads_kv, chunks * r.heads_q
+    stays, space = np.ones(r.size, np.bool_), np.full(r.size, array.sram_bytes // 2, np.int64)
+    every, delta = stays, r.kind == CODE["delta_scan"]
+    parts = [(every, keys, chunk, chunk, d), (every, heads, chunk, v, chunk), (every, heads, d, v, chunk), (every, heads, chunk, v, d),
+             (delta, keys, chunk, chunk, d), (delta, heads, chunk, d + v, chunk), (delta, heads, chunk, v, d)]
+    works = [(has, _Work(count, m, n, k, act, act, stays, space)) for has, count, m, n, k in parts if has.any()]
+    return [(index[has], _Work(*(column[has] for column in work)), array) for has, work in works]
 
 
 def _planned(w: _Work, array: ResolvedSystolic, act_dtype: Int64s) -> tuple[Plans, _Sums]:

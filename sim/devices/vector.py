@@ -9,7 +9,7 @@ import numpy as np
 from gemvane.workloads.ops import Rows
 
 from ..costs import Costs, Int64s, Ledger
-from ..dram.stream import bytes_per_s
+from ..dram.stream import bytes_per_s, scattered
 from ..schema import HardwareSpec, Systolic, Vector
 from ..units import ps_to_s
 
@@ -20,6 +20,8 @@ class ResolvedVector(NamedTuple):
     memory_bytes_per_cycle: float
     sram_bytes: int
     overhead_cycles: float
+    part: str | None
+    """Of the main memory."""
 
 
 def resolve(name: str, unit: Vector, hardware: HardwareSpec) -> ResolvedVector:
@@ -29,6 +31,7 @@ def resolve(name: str, unit: Vector, hardware: HardwareSpec) -> ResolvedVector:
         memory_bytes_per_cycle=bytes_per_s(hardware.memory) / unit.clock,
         sram_bytes=sram_of(hardware),
         overhead_cycles=ps_to_s(unit.op_overhead) * unit.clock,
+        part=hardware.memory.part,
     )
 
 
@@ -57,7 +60,7 @@ def cost(rows: Rows, vector: ResolvedVector) -> Costs:
     moved = dram_bytes(rows, vector.sram_bytes)
     operations = rows.vector_ops + OPS_PER_MAC * rows.macs
     issue = -(-operations // vector.lanes)
-    memory = moved / vector.memory_bytes_per_cycle
+    memory = moved / vector.memory_bytes_per_cycle * scattered(rows.run_bytes, vector.part)
     ledger.spend("ideal", issue)
     ledger.spend("memory", memory - issue)
     ledger.spend("launch", np.full(rows.size, vector.overhead_cycles))

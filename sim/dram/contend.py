@@ -36,6 +36,14 @@ POLICIES = {
 request waiting, with none older, with none taken in. Rows that requests have used are all closed before it."""
 QUEUE = 32
 """Reads, and writes, that the controller holds."""
+BANK_QUEUE, FEW_WRITES = 128, 8
+"""Of service `in-turn`: requests in each bank's queue; writes that wait in their buffer although nothing else does (NeuPIMs)."""
+SERVICES = {
+    "first-ready": "Two queues, of reads and of writes: row hits first, then the oldest; writes are drained from 80 % of theirs to 20 %.",
+    "in-turn": "A queue for each bank, which take turns; reads go on until there are none left, then writes, and so on. Writes come into "
+               "them all at once, when their buffer is full or nothing else is there (NeuPIMs, ASPLOS'24: its command queues' rule).",
+}  # fmt: skip
+"""In what order a controller serves requests."""
 SPARE_CYCLES = 10
 """A block with fewer to spare before the next refresh is not delayed by requests (NeuPIMs)."""
 CAUSES = ("turn", "rows", "power", "data")
@@ -68,18 +76,19 @@ class Contended(NamedTuple):
 
 
 def contend(part: PimPart, stream: Stream, requests: pd.DataFrame | Mapping[str, Any], *, policy: str,
-            state: State | None = None, record: bool = False) -> Contended:
+            service: str = "first-ready", state: State | None = None, record: bool = False) -> Contended:
     """Issue a stream of PIM blocks and serve a request table, from a state that afterwards is the state at the end.
 
     Requests have columns rw (1: write), ra, bg, ba, ro, arrival (tick, not falling), and may have co. ValueError naming row and column
-    for one outside the part, and for an unknown policy or a part with rules that this controller does not follow.
+    for one outside the part, and for an unknown policy or service or a part with rules that this controller does not follow.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"policy {policy!r} is unknown{nearest(policy, tuple(POLICIES))}. Expected one of {', '.join(POLICIES)}.")
+    for what, name, known in (("policy", policy, POLICIES), ("service", service, SERVICES)):
+        if name not in known:
+            raise ValueError(f"{what} {name!r} is unknown{nearest(name, tuple(known))}. Expected one of {', '.join(known)}.")
     checked_stream(part, stream)
     rows = _checked(requests, part)
     state = new_state(part) if state is None else state
-    p = _table(part, policy)
+    p = _table(part, policy, service)
     m = _channel(p, state, len(stream.lines))
     start, tables = int(m[k.LAST]), _tables(p)
     times = np.zeros((stream.blocks.size - 1, 3), np.int64)
@@ -104,8 +113,8 @@ def contend(part: PimPart, stream: Stream, requests: pd.DataFrame | Mapping[str,
     )
 
 
-def _table(part: PimPart, policy: str) -> Int64s:
-    """The part and the policy as the kernel's `p`.
+def _table(part: PimPart, policy: str, service: str) -> Int64s:
+    """The part, the policy and the service as the kernel's `p`.
 
     ValueError if a rule stands below what one of its commands addresses: the kernel looks along one path.
     """
@@ -118,18 +127,21 @@ def _table(part: PimPart, policy: str) -> Int64s:
         raise ValueError(f"{part.name}: {part.commands[prev[i]]} -> {part.commands[after[i]]} stands at a level below what one of them "
                          "addresses; put it at that level")
     commands, banks, cells = len(part.commands), part.banks, (int(part.node.max()) + 1) * len(part.commands)
+    in_turn = service == "in-turn"
+    queue = QUEUE + in_turn * BANK_QUEUE * banks
     head = np.zeros(k.PART_CELLS, np.int64)
     head[k.INTERVAL : k.PIM_SIDE + 1] = part.setup[: k.PIM_SIDE + 1]
     numbers = {
         k.POLICY: list(POLICIES).index(policy), k.EXCLUSIVE: int(part.buffers == "single" or policy == "blocked"), k.SPARE: SPARE_CYCLES,
-        k.CLOSING: part.timings["nRP"], k.OPENING: part.timings["nRCDWR"], k.CAPACITY: QUEUE, k.RD: part.id("RD"), k.WR: part.id("WR"),
+        k.CLOSING: part.timings["nRP"], k.OPENING: part.timings["nRCDWR"], k.CAPACITY: queue, k.RD: part.id("RD"), k.WR: part.id("WR"),
         k.ACT: part.id("ACT"), k.COMMANDS: commands, k.BANKS: banks, k.CELLS: cells,
+        k.IN_TURN: int(in_turn), k.BUFFER: QUEUE, k.FEW: FEW_WRITES,
     }  # fmt: skip
     for cell, value in numbers.items():
         head[cell] = value
     tables = [part.node, part.heard, part.span, part.rule_ptr, part.rules, part.scope, part.action, part.side]
     head[k.NODE_AT : k.SIDE_AT + 1] = np.cumsum([k.PART_CELLS, *(table.size for table in tables[:-1])])
-    sizes = [2 * banks, k.KEPT * banks, 2 * QUEUE, commands, 2 * k.WHY]
+    sizes = [2 * banks, k.KEPT * banks, 2 * queue, commands, 2 * k.WHY]
     head[k.ROWS_AT : k.VIEW_AT + 1] = np.cumsum([k.STATE_CELLS, *sizes])
     head[k.TAKEN_AT] = head[k.VIEW_AT] + 3 * cells * (2 + k.HISTORY)
     return np.concatenate([head, *(table.ravel() for table in tables)])
@@ -155,7 +167,7 @@ def _channel(p: Int64s, state: State, lines: int) -> Int64s:
     m[tables["views"]] = np.tile(np.concatenate([state.ready, np.full_like(state.ready, -1), state.history]), 3)
     now = state.clock[NOW]
     m[[k.LAST, k.LAST_PIM, k.LAST_REQUEST, k.PIM_END, k.REQUEST_END]] = now
-    m[k.TICK], m[k.TURN], m[k.EXPECTED] = now + 1, -1, -1
+    m[k.TICK], m[k.TURN], m[k.EXPECTED], m[k.LAST_BANK] = now + 1, -1, -1, -1
     m[[k.NEXT_REFRESH, k.NEXT_RANK, k.REFRESHES]] = state.clock[[NEXT_REFRESH, NEXT_RANK, REFRESHES]]
     return m
 

@@ -144,7 +144,17 @@ def load(part: str | Path | Part) -> Part:
     """
     if isinstance(part, Part):
         return part
-    tree = extended(str(part), _open)
+    return _bundled_part(str(part)) if str(part) in _bundled() else _read(str(part))
+
+
+@lru_cache(maxsize=64)
+def _bundled_part(name: str) -> Part:
+    """Read once: the points of a sweep name the same few parts."""
+    return _read(name)
+
+
+def _read(where: str) -> Part:
+    tree = extended(where, _open)
     spec: PartSpec = validated(PartSpec, tree, plain(tree, CONFIDENCES, tree.data.get("sources", {})), "memory part", "")
     for name, clocks in spec.timings.items():
         leaf = tree.data["timings"][name]

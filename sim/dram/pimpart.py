@@ -232,7 +232,7 @@ def new_state(part: PimPart, *, start: int = 0) -> State:
     interval = int(part.setup[0])
     clock = np.zeros(6, np.int64)
     due = max(1, -(-start // interval)) if interval else 1
-    clock[NOW], clock[NEXT_REFRESH], clock[NEXT_RANK] = start - 1, due * interval if interval else NEVER, (due - 1) % part.ranks
+    clock[NOW], clock[NEXT_REFRESH], clock[NEXT_RANK] = start - 1, due * interval if interval else NEVER, (due - 1) % int(part.setup[2])
     return State(np.zeros(cells, np.int64), np.full(cells * HISTORY, -NEVER // 2), np.full((2, part.banks), -1, np.int64),
                  np.zeros(len(part.commands), np.int64), clock)  # fmt: skip
 

@@ -97,7 +97,7 @@ class Steady:
         walk = np.zeros(7, np.int64)
         walk[W_NOW], walk[W_NEXT], walk[W_RANK], walk[W_STATE] = (*(fresh.clock[i] for i in (NOW, NEXT_REFRESH, NEXT_RANK)), self._first)
         visits = np.zeros_like(self._after)
-        while met := walk_kernel(sequence, part.setup[0], part.ranks, self._after, self._cycles, self._need, visits,
+        while met := walk_kernel(sequence, part.setup[0], part.setup[2], self._after, self._cycles, self._need, visits,
                                  self._after_refresh, self._refresh_cycles, self._refresh_visits, walk):  # fmt: skip
             state, room = int(walk[W_STATE]), len(self._states) < MOST_STATES
             if met == NO_BLOCK and room:

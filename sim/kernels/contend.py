@@ -9,6 +9,9 @@ issued, time jumps to the next tick at which something may, arrives or falls due
 row hits first; a row that an earlier request of the queue still hits is not closed. Writes are drained from 80 % of their queue on
 or with no read, until 20 % with reads waiting (the rule of kernels/dram.py).
 
+With IN_TURN every bank has a queue of its own, and they take turns; so do reads and writes, when there are none left of the others.
+Writes come into these queues from a buffer: all, when it is full, or when nothing else waits and it holds more than a few.
+
 Compiled functions pay for every array that they are given, so `p` is the part and the policy (numbers, then the tables that start
 at p[*_AT]) and `m` all that changes (numbers, then the tables at p[*_AT] of it).
 """
@@ -42,16 +45,18 @@ NODE_AT, HEARD_AT, SPAN_AT, FIRST_AT, RULE_AT, SCOPE_AT, ACTION_AT, SIDE_AT = ra
 # three views of CELLS ready ticks [node, command], CELLS commands behind them and CELLS * HISTORY last ticks of [node, command]: after
 # all commands, after those of PIM and refresh, after those of requests and refresh; taken [line].
 ROWS_AT, KEPT_AT, QUEUE_AT, COUNTS_AT, WAITS_AT, VIEW_AT, CELLS, TAKEN_AT = range(26, 34)
-PART_CELLS = 34
+# Whether banks take turns; writes that fill the buffer before them, and as many that may wait in it while nothing else does.
+IN_TURN, BUFFER, FEW = range(34, 37)
+PART_CELLS = 37
 RULE, HEARD, BINDS, KEPT, WHY = 6, 12, 6, 3, 4
 VECTOR, PIM_ROW, OF_REQUEST = 0, 1, 2
 OF_PIM, OF_REQUESTS = 1, 2
 TURN_TAKEN, ROW_CHANGE, POWER, DATA = 0, 1, 2, 3
-# m: lengths of the two queues, then what is under way.
+# m: lengths of the two queues, then what is under way; RELEASED writes are the first of their queue, and may be served.
 (READS, WRITES, WRITE_MODE, HEAD, TICK, LAST, NEXT_REFRESH, NEXT_RANK, REFRESHES, DONE, RECORDED, LINE, RUN_STOP, PIM_LINE, RUNNING, TURN,
  HELD, WAITED, SLACK, EXPECTED, REFRESHING, LAST_PIM, LAST_REQUEST, ENTRY, COMMAND, WAKE, PIM_END, REQUEST_END, TOUCHED, SHUTTING,
- SHUT_BANK) = range(31)  # fmt: skip
-STATE_CELLS = 31
+ SHUT_BANK, LAST_BANK, RELEASED) = range(33)  # fmt: skip
+STATE_CELLS = 33
 
 leaf = register_jitable(error_model="numpy")
 
@@ -390,18 +395,36 @@ def _hit_before(p, m, requests, queue, entry):
 
 
 @leaf
-def _request_next(p, m, requests):
-    """Tick of the next command for a request, whose place and command are left in m: of the first ready hit, else of the first ready."""
+def _direction(p, m, requests):
+    """Whether reads or writes are served now, and how many of the writes may be."""
+    if p[IN_TURN]:
+        idle = m[READS] == 0 and m[RELEASED] == 0
+        if m[WRITES] - m[RELEASED] >= p[BUFFER] or (idle and (m[WRITES] > p[FEW] or m[HEAD] == requests.shape[0])):
+            m[RELEASED] = m[WRITES]
+        if m[READS] == 0 or m[RELEASED] == 0:
+            m[WRITE_MODE] = m[RELEASED] > 0
+        return
+    m[RELEASED] = m[WRITES]
     if m[WRITE_MODE] == 0:
         if 10 * m[WRITES] > 8 * p[CAPACITY] or m[READS] == 0:
             m[WRITE_MODE] = 1
     elif 10 * m[WRITES] < 2 * p[CAPACITY] and m[READS] != 0:
         m[WRITE_MODE] = 0
+
+
+@leaf
+def _request_next(p, m, requests):
+    """Tick of the next command for a request, whose place and command are left in m: of the first ready hit, else of the first ready.
+
+    With IN_TURN: of the bank that comes next after the last one served among those with the first tick.
+    """
+    _direction(p, m, requests)
     if m[SHUTTING] or (m[RUNNING] and (p[EXCLUSIVE] or m[SLACK] < p[SPARE])):
         return NEVER
     tick, queue = NEVER, p[QUEUE_AT] + m[WRITE_MODE] * p[CAPACITY]
     bank = row = -1
-    for entry in range(m[m[WRITE_MODE]]):
+    turns = p[BANKS]
+    for entry in range(m[RELEASED] if m[WRITE_MODE] else m[READS]):
         request = m[queue + entry]
         if requests[request, TARGET] == bank and requests[request, WANTED_ROW] == row:
             continue  # as the one before it, which goes first
@@ -411,7 +434,14 @@ def _request_next(p, m, requests):
             continue
         hit = p[p[ACTION_AT] + command] == KEEPS
         earliest = _earliest(p, m, 0, command, bank, m[TICK])
-        if earliest < tick or (hit and earliest == m[TICK]):
+        if p[IN_TURN]:
+            turn = bank - m[LAST_BANK] - 1
+            turn += p[BANKS] if turn < 0 else 0
+            if earliest < tick or (earliest == tick and turn < turns):
+                m[ENTRY], m[COMMAND], tick, turns = entry, command, earliest, turn
+                if turn == 0 and tick == m[TICK]:
+                    break
+        elif earliest < tick or (hit and earliest == m[TICK]):
             m[ENTRY], m[COMMAND], tick = entry, command, earliest
             if hit and tick == m[TICK]:
                 break
@@ -432,11 +462,13 @@ def _serve(p, m, requests, out, pim_tick):
     queue, entry, command = p[QUEUE_AT] + m[WRITE_MODE] * p[CAPACITY], m[ENTRY], m[COMMAND]
     request = m[queue + entry]
     since = max(m[LAST_REQUEST] + 1, requests[request, ENTERED])
+    m[LAST_BANK] = requests[request, TARGET]
     _issue(p, m, out, OF_REQUESTS, command, requests[request, TARGET], requests[request, WANTED_ROW], 0, since, -2 - request)
     if p[p[ACTION_AT] + command] == KEEPS:
         m[EXPECTED] = pim_tick if m[RUNNING] else -1
         requests[request, SERVED] = m[REQUEST_END] = m[LAST]
         m[m[WRITE_MODE]] -= 1
+        m[RELEASED] -= m[WRITE_MODE]
         for i in range(queue + entry, queue + m[m[WRITE_MODE]]):
             m[i] = m[i + 1]
     else:

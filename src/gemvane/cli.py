@@ -7,20 +7,44 @@ from typing import Annotated
 
 import typer
 
-from gemvane import __version__
+from gemvane import __version__, cli_compare, cli_report, cli_sweep
+from gemvane.cli_options import (
+    HW,
+    AllLogits,
+    Batch,
+    Dtype,
+    FullSquare,
+    Hw,
+    Json,
+    Memory,
+    Model,
+    OtherDtype,
+    Out,
+    Output,
+    Phase,
+    Policy,
+    Pp,
+    Prompt,
+    Report,
+    Routing,
+    Sparsity,
+    Spread,
+    Tp,
+    Transforms,
+    Verbose,
+)
+from gemvane.completion import hardware
 from gemvane.face import Face
 
 HELP = "Latency and energy of transformer inference on hardware that exists, or does not exist yet."
-MODEL = "A bundled model (`gemvane models list`) or the path of a Hugging Face config.json."
-HW = "bundled hardware (`gemvane hw list`) or the path of a YAML file"
 
 
-def _app(text: str) -> typer.Typer:
-    return typer.Typer(cls=Face, help=text, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+def _app(text: str, completion: bool = False) -> typer.Typer:
+    return typer.Typer(cls=Face, help=text, add_completion=completion, rich_markup_mode=None, pretty_exceptions_enable=False,
                        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 
 
-app = _app(HELP)
+app = _app(HELP, completion=True)
 models_app = _app("The bundled models, and what a config.json says.")
 hw_app = _app("The bundled hardware, and hardware files of your own.")
 dram_app = _app("Memory channels, command by command: replay requests, check commands.")
@@ -29,28 +53,6 @@ app.add_typer(hw_app, name="hw")
 app.add_typer(dram_app, name="dram")
 validate_app = _app("Measured numbers and other simulators' results against ours.")
 app.add_typer(validate_app, name="validate")
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)]
-Hw = Annotated[str, typer.Argument(metavar="HW", help=f"{HW[0].upper()}{HW[1:]}.", show_default=False)]
-Batch = Annotated[int | None, typer.Option(metavar="N", help="Requests that run together. [default: as many as --prompt has lengths]")]
-Prompt = Annotated[str, typer.Option(metavar="TOKENS", help="Prompt length; or one a request, as in 100,2000,512.")]
-Output = Annotated[int, typer.Option(metavar="TOKENS", help="Tokens generated for each request, the first one included.")]
-Dtype = Annotated[str, typer.Option(metavar="TYPE", help="Number type: fp32, bf16, fp16, fp8, int8, fp4 ...")]
-OtherDtype = Annotated[str | None, typer.Option(metavar="TYPE", help="The same for this alone, where it differs from --dtype.")]
-Sparsity = Annotated[str, typer.Option("--weight-sparsity", metavar="N:M",
-                                      help="Linear weights keep N of each M values, as in 2:4; or dense.")]
-Phase = Annotated[str, typer.Option(metavar="PHASE", help="prefill, decode or both.")]
-Tp = Annotated[int, typer.Option(metavar="N", help="Tensor parallelism: devices that share every layer.")]
-Pp = Annotated[int, typer.Option(metavar="N", help="Pipeline parallelism: devices one after another.")]
-Spread = Annotated[str, typer.Option("--attention-parallel", metavar="WHAT",
-                                    help="What --tp shares out of the attention over the cache: heads or batch.")]
-Routing = Annotated[str, typer.Option(metavar="NAME", help="How tokens choose experts: uniform, balanced or zipf.")]
-FullSquare = Annotated[bool, typer.Option("--full-square", help="Count every query-key pair of causal attention, as most papers do.")]
-AllLogits = Annotated[bool, typer.Option("--all-logits", help="Compute the logits of every prompt position, as most papers count.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Memory = Annotated[str, typer.Option(metavar="PART", show_default=False,
-                                     help="The memory: a bundled part (`gemvane dram parts`) or the path of a YAML file.")]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Write the results into this folder.", show_default=False)]
 
 
 def _version(wanted: bool) -> None:
@@ -69,13 +71,14 @@ def _gemvane(
 
 @app.command()
 def run(
-    model: Model, hw: Annotated[str, typer.Option(metavar="HW", help=f"The hardware: {HW}.", show_default=False)],
+    model: Model, hw: Annotated[str, typer.Option(metavar="HW", help=f"The hardware: {HW}.", show_default=False, autocompletion=hardware)],
     batch: Batch = None, prompt: Prompt = "512", output: Output = 128,
     dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, sparsity: Sparsity = "dense",
     phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
-    full_square: FullSquare = False, all_logits: AllLogits = False,
+    full_square: FullSquare = False, all_logits: AllLogits = False, transform: Transforms = None,
+    policy: Policy = None,
     ops: Annotated[bool, typer.Option("--ops", help="Show every operator: its time, what binds it, where the time goes.")] = False,
-    json: Json = False, out: Out = None,
+    verbose: Verbose = False, json: Json = False, out: Out = None, report: Report = None,
 ) -> None:
     """One model on one machine: time, energy, what bounds it."""
     from gemvane.commands import run as command
@@ -83,28 +86,13 @@ def run(
 
     asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype,
                              weight_sparsity=sparsity, phase=phase, tp=tp, pp=pp, attention_parallel=spread, routing=routing,
-                             full_square=full_square, all_logits=all_logits)
-    command.run(model, hw, asked, ops, json, out)
+                             full_square=full_square, all_logits=all_logits, transforms=transform or ())
+    command.run(model, hw, asked, policy or [], ops, json, out, verbose=verbose, report=report)
 
 
-@app.command()
-def compare(
-    model: Model,
-    hw: Annotated[str, typer.Option(metavar="A,B,C", help=f"The hardware, separated by commas, each {HW}.", show_default=False)],
-    batch: Annotated[str | None, typer.Option(metavar="SIZES", help="One batch size, a list as in 1,8,64, or powers of two as in 1..512. "
-                                              "[default: 1]")] = None,
-    prompt: Prompt = "512", output: Output = 128, dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None,
-    sparsity: Sparsity = "dense", phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
-    full_square: FullSquare = False, all_logits: AllLogits = False, json: Json = False, out: Out = None,
-) -> None:
-    """One model on several machines: which one wins, and where."""
-    from gemvane.commands import compare as command
-    from gemvane.commands import scenario
-
-    asked = scenario.options(None, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype,
-                             weight_sparsity=sparsity, phase=phase, tp=tp, pp=pp, attention_parallel=spread, routing=routing,
-                             full_square=full_square, all_logits=all_logits)
-    command.compare(model, hw, batch, asked, json, out)
+cli_compare.add(app)
+cli_sweep.add(app)
+cli_report.add(app)
 
 
 @app.command()
@@ -115,7 +103,7 @@ def trace(
     batch: Batch = None, prompt: Prompt = "512", output: Output = 128,
     dtype: Dtype = "bf16", kv_dtype: OtherDtype = None, weight_dtype: OtherDtype = None, sparsity: Sparsity = "dense",
     phase: Phase = "both", tp: Tp = 1, pp: Pp = 1, spread: Spread = "heads", routing: Routing = "uniform",
-    full_square: FullSquare = False, all_logits: AllLogits = False,
+    full_square: FullSquare = False, all_logits: AllLogits = False, transform: Transforms = None,
     json: Json = False,
 ) -> None:
     """The operators of a model: what they compute and move."""
@@ -124,7 +112,7 @@ def trace(
 
     asked = scenario.options(batch, prompt, output=output, dtype=dtype, kv_dtype=kv_dtype, weight_dtype=weight_dtype,
                              weight_sparsity=sparsity, phase=phase, tp=tp, pp=pp, attention_parallel=spread, routing=routing,
-                             full_square=full_square, all_logits=all_logits)
+                             full_square=full_square, all_logits=all_logits, transforms=transform or ())
     command.trace(model, file, asked, json)
 
 
@@ -348,11 +336,25 @@ def validate_compare(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="A measured kernel table, .csv or .parquet.", show_default=False)],
     hw: Annotated[str, typer.Option(metavar="HW", help=f"The hardware that was measured: {HW}.", show_default=False)],
     json: Json = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", show_default=False, help="Plot measured against predicted (.svg).")] = None,
+    report: Report = None,
 ) -> None:
     """Measured kernels against simulated ones: how far off, and where."""
     from gemvane.commands import compare_table as command
 
-    command.compare(table, hw, json)
+    command.compare(table, hw, json, plot, report)
+
+
+@validate_app.command("page")
+def validate_page(
+    file: Annotated[Path, typer.Option("-o", metavar="FILE", help="The page, .md; its plots are written beside it.", show_default=False)],
+    found: Annotated[list[Path] | None, typer.Argument(metavar="[TABLE]...", show_default=False,
+                                                       help="Measured kernels, .csv or .parquet. [default: those bundled]")] = None,
+) -> None:
+    """Write the page that says how far the models are off: measured tables against simulated ones."""
+    from gemvane.commands import page
+
+    page.page(found or [], file)
 
 
 @validate_app.command("import")

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from gemvane.sim import policies
 from gemvane.sim.costs import CAUSES
 from gemvane.sim.hardware import Hardware
 from gemvane.sim.units import show
@@ -19,6 +20,7 @@ from gemvane.workloads.spec import ModelSpec
 if TYPE_CHECKING:
     from gemvane.sim.result import Result
     from gemvane.sim.simulate import Phase
+    from gemvane.workloads.transforms import Transform
 
 TRUST = (
     ("measured or from data sheets", ("measured", "datasheet")),
@@ -31,6 +33,8 @@ TRUST = (
 """How the confidences of hardware files are told in one line."""
 
 
+MOST_TRIED = 6
+"""Schedules that the screen names."""
 GLUE = "\ue000"
 """A space that is never broken; `output.show` prints it as a space. (rich would break a no-break space.)"""
 
@@ -101,16 +105,18 @@ def dtypes(scenario: Any) -> str:
     return str(scenario.dtype) + (f" ({', '.join(others)})" if others else "")
 
 
-def scenario_line(scenario: Any, spec: ModelSpec, batch: str | None = None) -> str:
-    """What is asked of the model, in one line."""
+def scenario_line(scenario: Any, spec: ModelSpec, batch: str = "", prompt: str = "", output: str = "") -> str:
+    """What is asked of the model, in one line; the texts stand in where several sizes or lengths are asked."""
     lengths = scenario.lengths
-    if spec.patches is not None:
-        prompt = f"one image of {spec.patches.tokens} tokens a request"
+    if spec.input_tokens:
+        prompt = f"one input of {spec.input_tokens:,} tokens a request"
+    elif prompt:
+        pass
     elif lengths.min() == lengths.max():
         prompt = f"prompt {lengths[0]:,} tokens"
     else:
         prompt = f"prompts of {lengths.min():,} to {lengths.max():,} tokens ({lengths.sum():,} in all)"
-    output = "" if spec.encoder or scenario.phase == "prefill" else f", output {plural(scenario.output, 'token')}"
+    output = "" if spec.encoder or scenario.phase == "prefill" else f", {output or 'output ' + plural(scenario.output, 'token')}"
     devices = scenario.tp * scenario.pp
     ways = [f"{kind} parallel {count}" for kind, count in (("tensor", scenario.tp), ("pipeline", scenario.pp)) if count > 1]
     spread = f", on {devices} devices ({', '.join(ways)})" if ways else ""
@@ -131,13 +137,46 @@ def run_screen(result: Result, where: str) -> list[Any]:
         ("hardware", f"{run.hardware.name} ({where}): {run.hardware.spec.description}"),
         ("", trust(run.hardware)),
         ("scenario", scenario_line(run.scenario, run.spec)),
+        *(("transform" if number == 0 else "", said(transform)) for number, transform in enumerate(run.transforms)),
     ])
     phases = table("", "latency", "whole phase", "energy", "bound by", "units busy", right=("latency", "whole phase", "energy"))
     for name in run.phases:
         phases.add_row(*map(glued, _phase_row(result, name)))
-    totals = facts([*_units(result), ("throughput", _throughput(result)), ("energy", _energy(result)), ("memory", _memory(result)),
-                    ("uncertainty", _uncertainty(result))])
-    return [inputs, "", phases, "", totals, *warning_lines(result.warnings)]
+    totals = facts([*_units(result), *_pim(result), ("throughput", _throughput(result)), ("energy", _energy(result)),
+                    ("memory", _memory(result)), ("uncertainty", _uncertainty(result))])
+    units = ["", units_table(result)] if result.channels else []
+    return [inputs, "", phases, *units, "", totals, *warning_lines(result.warnings)]
+
+
+def said(transform: Transform) -> str:
+    """What a transform changes and what it takes for given."""
+    return f"{transform}: {transform.changes}" + (f" Assumed: {transform.assumes}" if transform.assumes else "")
+
+
+def units_table(result: Result) -> Table:
+    """Of each phase and unit: how long it works, its useful work over its peak, where its time and its energy go."""
+    numbers = ("works", "of peak", "energy")
+    out = table("phase", "unit", "works", "of peak", "where its time goes", "energy", "where its energy goes", right=numbers)
+    for name, phase in result.run.phases.items():
+        peaks, whole, first = result.shares_of_peak[name], max(1, phase.latency_ps) / 1e12, True
+        for unit, seconds in result.time_by_cause_s[name].items():
+            works = 1 - (seconds.get("idle", 0.0) + seconds.get("blocked", 0.0)) / whole
+            if works < 0.0005:
+                continue
+            joules = result.energy_by_cause_j[name][unit]
+            cells = (percent(works), percent(peaks[unit]) if unit in peaks else "", shares(seconds, 5), show(sum(joules.values()), "J"),
+                     shares(joules, 3))
+            out.add_row(name if first else "", unit, *map(glued, cells))
+            first = False
+        out.add_row("", "memory", "", glued(percent(peaks["memory"])), "", "", "", end_section=True)
+    return out
+
+
+def shares(parts: dict[str, float], most: int) -> str:
+    """"row 41 %, dot_products 30 %": the largest of some parts."""
+    whole = sum(parts.values())
+    ordered = sorted(parts.items(), key=lambda item: -item[1])
+    return bound({name.replace("_", " "): part / whole for name, part in ordered}, most) if whole else ""
 
 
 def ops_screen(result: Result) -> list[Any]:
@@ -154,6 +193,18 @@ def ops_screen(result: Result) -> list[Any]:
                         show(row["energy_j"], "J"), row["bound"], causes(row))
         out.add_section()
     return ["", out]
+
+
+def run_detail(result: Result, seconds: float) -> list[Any]:
+    """What `--verbose` adds: the policies in force, every part of the energy, what gemvane itself took."""
+    kept = {name: value for name, value in policies.named(result.run.hardware).items() if value is not None}
+    told = ", ".join(f"{name}={','.join(value) if isinstance(value, list | tuple) else value}" for name, value in kept.items())
+    parts = sorted(result.energy_by_component_j.items(), key=lambda part: -part[1])
+    energy = ", ".join(f"{name} {show(joules, 'J')}" for name, joules in parts if joules)
+    rows = sum(phase.trace.rows.name.size for phase in result.run.phases.values())
+    alone = sum(phase.duration_ps.shape[1] for phase in result.run.phases.values())
+    took = f"{show(seconds, 's')} of gemvane's own time for {plural(rows, 'operator')}, of which {alone:,} differ"
+    return ["", facts([("policies", told), ("energy", energy), ("took", took)])]
 
 
 def causes(row: dict[str, Any], most: int = 3) -> str:
@@ -210,6 +261,23 @@ def _units(result: Result) -> list[tuple[str, str]]:
     return out + _chosen(result)
 
 
+def _pim(result: Result) -> list[tuple[str, str]]:
+    """How evenly PIM's channels work, and the area of a machine with PIM."""
+    out = []
+    for phase, units in result.channels.items():
+        for unit, balance in units.items():
+            if result.time_by_cause_s[phase][unit].get("idle", 0.0) > 0.995 * result.run.phases[phase].latency_ps / 1e12:
+                continue
+            pim = result.run.hardware.spec.units[unit]
+            least = ", and no placement makes it less" if balance.least else ""
+            out.append((f"channels in {phase}", f"the fullest of {getattr(pim, 'channels', 0)} of {unit} works "
+                        f"{balance.fullest_over_mean:.2f} x the mean{least}"))
+    whole, dram = result.area.get("chip_mm2"), result.area["dram_share"]
+    parts = [f"about {whole:.0f} mm2 of arrays, lanes, SRAM and interfaces"] if whole is not None else []
+    parts += [f"second row buffers add {100 * dram:.1f} % to the DRAM dies"] if dram else []
+    return out + ([("area", "; ".join(parts))] if out and parts else [])
+
+
 def _chosen(result: Result) -> list[tuple[str, str]]:
     """What `auto` chose, and of what."""
     tried, run = result.tried, result.run
@@ -220,15 +288,30 @@ def _chosen(result: Result) -> list[tuple[str, str]]:
         count = "one sub-batch" if sub_batches == 1 else f"{sub_batches} sub-batches"
         return ", ".join([count, *(f"{work} on {unit}" for work, unit in placement.items())])
 
-    each = "; ".join(f"{named(t['sub_batches'], t['placement'])}: {show(t['tpot_s'], 's')}" for t in tried)
-    return [("schedule", f"{named(run.decode.sub_batches, result.placement.get('decode', {}))}, the fastest of: {each}")]
+    shown = tried if len(tried) <= MOST_TRIED else sorted(tried, key=lambda t: t["tpot_s"])[:MOST_TRIED]
+    each = "; ".join(f"{named(t['sub_batches'], t['placement'])}: {show(t['tpot_s'], 's')}" for t in shown)
+    more = f"; and {len(tried) - len(shown)} slower ones" if len(tried) > len(shown) else ""
+    chosen = named(run.decode.sub_batches, result.placement.get("decode", {}))
+    return [("schedule", f"{chosen}, the fastest of: {each}{more}"), *_why(result)]
+
+
+def _why(result: Result) -> list[tuple[str, str]]:
+    """Where a class of operators had a choice of units: what they take there in a step, alone."""
+    out = []
+    for phase, picked in result.why.items():
+        for work, times in picked.items():
+            on = result.placement[phase][work]
+            others = " and ".join(f"{show(seconds, 's')} on {unit}" for unit, seconds in times.items() if unit != on)
+            out.append(f"{phase}: {work} {show(times[on], 's')} a step on {on}, against {others}" if others else "")
+    said = [text for text in out if text]
+    return [("", "; ".join(said))] if said else []
 
 
 def _throughput(result: Result) -> str:
     spec, scenario = result.run.spec, result.run.scenario
-    what = "image tokens" if spec.patches is not None else "tokens"
+    what = "input tokens" if spec.input_tokens else "tokens"
     side = " in" if spec.encoder or scenario.phase == "prefill" else ""
-    requests = f", {number(scenario.batch / result.latency_s)} {'images' if spec.patches is not None else 'requests'}/s"
+    requests = f", {number(scenario.batch / result.latency_s)} requests/s"
     return f"{number(result.throughput_tok_s)} {what}/s{side}{requests}; the whole batch takes {show(result.latency_s, 's')}"
 
 

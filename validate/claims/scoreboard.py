@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
+from .bench import Bench
+from .page import Page
+from .question import Question, ask
+from .value import UNITS, bound, figures_of, quantity, unchanged, written
 
-from gemvane.sim import memory
-from gemvane.sim.devices.precision import FALLBACK
-from gemvane.sim.estimate import estimate_rows
-from gemvane.sim.hardware import Hardware
-from gemvane.sim.hardware import load as load_hardware
-from gemvane.sim.mapping import choices
-from gemvane.sim.result import Result
-from gemvane.sim.schema import Cpu, Gpu, Systolic
-from gemvane.sim.simulate import simulate
-from gemvane.workloads import catalog, lower
-from gemvane.workloads.kernels import COLUMNS, rows_from_table
-from gemvane.workloads.ops import Rows
-from gemvane.workloads.scenario import Scenario
-from gemvane.workloads.spec import ModelSpec
-
-from .page import Claim, Experiment, Page
-from .value import UNITS, dimension, evaluate, figures_of, quantity, written
-
-Figures = Callable[[str], float]
-"""Name of a figure -> its value in SI units."""
+VERDICTS = ("reproduced", "right direction", "not reproduced", "not modelled")
+FIGURES = {
+    "ttft": "latency", "tpot": "latency", "latency": "latency", "energy": "energy", "energy_per_token": "energy", "weights": "memory",
+    "kv_cache": "memory", "memory": "memory", "flops": "FLOPs", "mfu": "utilisation", "share": "share of time",
+}
+"""Figures of an experiment that are written otherwise as a kind of figure; the others go by their name."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One claim, run. Where it cannot be expressed there is the claimed text, but no simulated figure, ratio or number."""
+    """One claim, run. Where it is not modelled there is the claimed text, but no simulated figure, ratio or number."""
 
     page: str
     id: str
@@ -44,167 +33,102 @@ class Row:
     ratio: float | None
     """Simulated over claimed."""
     verdict: str
-    """agrees, differs, or cannot be expressed."""
+    """One of VERDICTS."""
     reason: str
-    """What counts as agreement and why; or why it cannot be expressed."""
+    """What counts as agreement and why; or why it is not modelled."""
     why: str | None
     """What explains a difference."""
     assumptions: list[str]
+    """Of this claim; those of its page come beside."""
+    setting: str | None = None
+    """Labels of the axes over which the figure is taken; in brackets how many settings that makes."""
+    spread: str | None = None
+    """The least and greatest of the settings."""
     unit: str | None = None
     """SI unit of the two numbers; empty for a ratio."""
     claimed_value: float | None = None
     simulated_value: float | None = None
+    figure: str | None = None
+    """Kind of figure: latency, memory, energy ..."""
+    priority: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """An experiment whose parts are loaded and checked."""
-
-    hardware: Hardware
-    rows: Rows | None = None
-    spec: ModelSpec | None = None
-    scenario: Scenario | None = None
-    counted: ModelSpec | None = None
-
-
-def run(pages: Sequence[Page], watch: Callable[[list[Any]], Iterable[Any]] = iter) -> list[Row]:
+def run(pages: Sequence[Page], watch: Callable[[list[Any]], Iterable[Any]] = iter, bench: Bench | None = None) -> list[Row]:
     """Every claim of the pages, in order. `watch` passes the claims on and may show how far it is.
 
     Everything is loaded and checked before the first is simulated: ValueError with file, line and key.
     """
-    todo = [(page, name, _prepared(page, name, claim)) for page in pages for name, claim in page.spec.claims.items()]
-    known: dict[str, Figures] = {}
-    return [_row(page, name, prepared, known) for page, name, prepared in watch(todo)]
+    bench = Bench() if bench is None else bench
+    todo = [(page, name, _question(page, name)) for page in pages for name in page.spec.claims]
+    for _, _, question in todo:
+        if question is not None:
+            question.prepare(bench)
+    return [_row(page, name, question, bench) for page, name, question in watch(todo)]
 
 
-def _prepared(page: Page, name: str, claim: Claim) -> dict[str, _Prepared]:
-    prepared = {key: _prepare(page, ("claims", name, "experiments", key), one) for key, one in claim.experiments.items()}
-    for key, figure in figures_of(claim.value) if claim.value else ():
-        if said := _absent(figure, prepared[key]):
-            raise page.fault(("claims", name, "value"), f"{key}.{figure}: {said}")
-    return prepared
-
-
-def _absent(figure: str, prepared: _Prepared) -> str | None:
-    """Why an experiment will not have a figure that its kind of experiment may have."""
-    head, _, unit = figure.partition(".")
-    if head == "utilisation" and unit not in prepared.hardware.spec.units:
-        return f"{prepared.hardware.name} has units {', '.join(prepared.hardware.spec.units)}."
-    scenario, spec = prepared.scenario, prepared.spec
-    if scenario is None or spec is None:
+def _question(page: Page, name: str) -> Question | None:
+    """What a claim asks for; None where it cannot be expressed."""
+    claim, path = page.spec.claims[name], ("claims", name)
+    if claim.value is None:
         return None
-    decodes = scenario.phase != "prefill" and not spec.encoder and (scenario.phase == "decode" or scenario.decode_steps > 0)
-    if (head == "ttft" and scenario.phase == "decode") or (head == "tpot" and not decodes):
-        return f"the scenario has no {'prefill' if head == 'ttft' else 'decode step'} (phase {scenario.phase}, output {scenario.output})."
-    return None
-
-
-def _prepare(page: Page, path: tuple[str, ...], experiment: Experiment) -> _Prepared:
-    part = "hardware"
+    question = ask(page, path, (*path, "value"), claim.value, claim.over, claim.experiments)
+    if not question.settings:
+        raise page.fault((*path, "over"), "every setting of it is left out.")
+    if not figures_of(claim.value):
+        raise page.fault((*path, "value"), f"{claim.value!r} has no figure in it. Expected one of an experiment.")
     try:
-        hardware = load_hardware(experiment.hardware)
-        part = "changes"
-        hardware = hardware.replace(experiment.changes) if experiment.changes else hardware
-        if experiment.kernel is not None:
-            part = "kernel"
-            for key in experiment.kernel:
-                if key not in COLUMNS:
-                    raise ValueError(f"unknown column {key!r}. Expected some of {', '.join(COLUMNS)}.")
-            return _Prepared(hardware, rows_from_table({key: np.array([value]) for key, value in experiment.kernel.items()}))
-        part = "model"
-        spec = catalog.load(str(experiment.model))
-        part = "scenario"
-        known = [field.name for field in fields(Scenario)]
-        for key in experiment.scenario:
-            if key not in known:
-                raise ValueError(f"unknown option {key!r}. Expected some of {', '.join(known)}.")
-        scenario = Scenario(**experiment.scenario)
-        lower.check(spec, scenario)
-        memory.check(spec, scenario, hardware)
-        part = "counted_as"
-        counted = catalog.load(experiment.counted_as) if experiment.counted_as else spec
+        quantity(claim.claimed, question.unit)
     except ValueError as error:
-        raise page.fault((*path, part), error) from None
-    return _Prepared(hardware, spec=spec, scenario=scenario, counted=counted)
+        raise page.fault((*path, "claimed"), error) from None
+    return question
 
 
-def _row(page: Page, name: str, prepared: dict[str, _Prepared], known: dict[str, Figures]) -> Row:
+def verdict(simulated: float, claimed: float, within: float | None, nothing: float | None) -> str:
+    """The word for a simulated figure.
+
+    Reproduced: as near the claimed figure as `within`, a share of it; without one, on the side of a bound, which lies above `nothing` or
+    below. Right direction: not so, but on the claimed side of `nothing`, the figure of no change (None: the claim compares nothing).
+    """
+    if within is not None and abs(simulated / claimed - 1) <= within:
+        return "reproduced"
+    claimed_side = nothing is not None and (simulated - nothing) * (claimed - nothing) > 0
+    return "right direction" if claimed_side else "not reproduced"
+
+
+def _row(page: Page, name: str, question: Question | None, bench: Bench) -> Row:
     claim = page.spec.claims[name]
     head, tail = (page.name, name, claim.claim, page.spec.papers[claim.paper], claim.kind, claim.claimed), (claim.why, claim.assumptions)
-    if claim.cannot is not None:
-        return Row(*head, None, None, "cannot be expressed", claim.cannot, *tail)
-    assert claim.value is not None and claim.within is not None
-
-    def read(experiment: str, figure: str) -> float:
-        key = claim.experiments[experiment].model_dump_json()
-        if key not in known:
-            try:
-                known[key] = _figures(prepared[experiment])
-            except ValueError as error:
-                raise page.fault(("claims", name, "experiments", experiment), error) from None
-        return known[key](figure)
-
-    kinds = {key: "kernel" if one.rows is not None else "model" for key, one in prepared.items()}
-    unit = dimension(claim.value, kinds)
-    try:
-        simulated = evaluate(claim.value, read)
-    except ZeroDivisionError:
-        raise page.fault(("claims", name, "value"), f"{claim.value!r} divides by zero.") from None
-    claimed = quantity(claim.claimed, unit)
-    ratio = simulated / claimed
-    agrees = abs(ratio - 1) <= claim.within.share
-    reason = f"within {100 * claim.within.share:.3g} %: {claim.within.because}"
-    return Row(*head, written(simulated, unit, claim.claimed), ratio, "agrees" if agrees else "differs", reason, *tail,
-               UNITS[unit][0], claimed, simulated)
+    if question is None:
+        return Row(*head, None, None, "not modelled", str(claim.cannot), *tail, figure=claim.figure, priority=claim.priority)
+    simulated, claimed = question.answer(bench), quantity(claim.claimed, question.unit)
+    nothing = unchanged(question.value, question.unit, claim.claimed)
+    if claim.within is not None:
+        found = verdict(simulated, claimed, claim.within.share, nothing)
+        reason = f"within {100 * claim.within.share:.3g} %: {claim.within.because}"
+    else:
+        side = bound(claim.claimed)
+        met = simulated < claimed if side == "below" else simulated > claimed
+        found = "reproduced" if met else verdict(simulated, claimed, None, nothing)
+        reason = f"any figure {side} it"
+    return Row(*head, written(simulated, question.unit, claim.claimed), simulated / claimed, found, reason, *tail,
+               setting=_setting(question), spread=question.spread(bench, claim.claimed), unit=UNITS[question.unit][0],
+               claimed_value=claimed, simulated_value=simulated, figure=_kind_of_figure(question), priority=claim.priority)
 
 
-def _figures(prepared: _Prepared) -> Figures:
-    """The experiment, simulated."""
-    if prepared.rows is not None:
-        one = estimate_rows(prepared.rows, prepared.hardware)
-        seconds, joules = float(one.latency_ps[0]) / 1e12, float(one.energy_pj[0]) / 1e12
-        return {"latency": seconds, "energy": joules, "power": joules / seconds}.__getitem__
-    assert prepared.spec is not None and prepared.scenario is not None and prepared.counted is not None
-    result = Result(simulate(prepared.spec, prepared.scenario, prepared.hardware))
-    counted = prepared.counted
-
-    def figure(name: str) -> float:
-        head, _, unit = name.partition(".")
-        if head == "utilisation":
-            return result.utilisation[unit]
-        needs = result.run.memory
-        value = {
-            "ttft": result.ttft_s, "tpot": result.tpot_s, "latency": result.latency_s, "throughput": result.throughput_tok_s,
-            "energy": result.energy_j, "energy_per_token": result.energy_per_token_j, "power": result.average_power_w,
-            "mfu": mfu(result, counted), "weights": needs.weights_bytes, "kv_cache": needs.kv_cache_bytes,
-        }[head]
-        assert value is not None, name  # `_absent` has seen to it
-        return value
-
-    return figure
+def _kind_of_figure(question: Question) -> str:
+    """What a value is a figure of: by the first that it names."""
+    head = figures_of(question.value)[0][1].partition(".")[0]
+    return FIGURES.get(head, head)
 
 
-def mfu(result: Result, counted: ModelSpec) -> float:
-    """Model FLOPs utilisation as Pope et al. (MLSys'23) count it: 2 x parameters x tokens / (time x peak of all devices).
-
-    Parameters are those of `counted` that a token meets; tokens are all that went through the layers; attention is not counted.
-    """
-    run = result.run
-    prompts = int(run.prefill.trace.requests.prompt.sum()) if run.prefill is not None else 0
-    generated = run.scenario.batch * run.decode.steps if run.decode is not None else 0
-    work = 2 * counted.active_parameters * (prompts + generated)
-    return work / (result.latency_s * result.devices * peak_flops(run.hardware, run.scenario.dtype))
-
-
-def peak_flops(hardware: Hardware, dtype: str) -> float:
-    """Peak of the fastest unit that runs matmuls, in the type that stands in for `dtype` there."""
-    peaks = []
-    for name in choices(hardware)["matmul"]:
-        unit = hardware.spec.units[name]
-        if isinstance(unit, Gpu | Systolic | Cpu):
-            table: Mapping[Any, int] = unit.tensor_peak if isinstance(unit, Gpu) else unit.peak
-            peaks += [table[used] for used in (dtype, *FALLBACK[dtype]) if used in table][:1]
-    return float(max(peaks))
+def _setting(question: Question) -> str | None:
+    """ "every batch; model 7B; lengths ShareGPT (5)": labels of each axis, and how many settings there are."""
+    count = len(question.settings)
+    axes = {axis: list(dict.fromkeys(one[axis] for one in question.settings)) for axis in question.settings[0]}
+    whole = [axis for axis, labels in axes.items() if labels == list(question.page.spec.axes[axis])]
+    parts = [*([f"every {', '.join(whole)}"] if whole else []),
+             *(f"{axis} {', '.join(labels)}" for axis, labels in axes.items() if axis not in whole)]
+    return "; ".join(parts) + (f" ({count})" if count > 1 else "") or None

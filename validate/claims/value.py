@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean, geometric_mean
+from typing import Any
 
 from gemvane.sim.hardware import nearest
 from gemvane.sim.units import parse, show
+from gemvane.workloads.ops import KINDS
 
 MOST_CHARACTERS = 200
 RATIO = "ratio"
@@ -20,13 +23,19 @@ MODEL_FIGURES = {
     "power": "power", "mfu": RATIO, "weights": "size", "kv_cache": "size",
 }
 """Figures of a run, SI units. `weights` and `kv_cache` are bytes on one device; mfu = 2 x active parameters x tokens / (time x peak).
-Beside them, `utilisation.UNIT`."""
+Beside them, `utilisation.UNIT`; and `share.KIND`, what operators of a kind take of the time that all operators take."""
 KERNEL_FIGURES = {"latency": "time", "energy": "energy", "power": "power"}
+FAMILIES = {"utilisation": "UNIT", "share": "KIND"}
+"""Figures of a run that have one more word."""
+AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "geomean": geometric_mean, "min": min, "max": max}
+"""Over the settings of a claim, as in mean(a.tpot / b.tpot)."""
+BOUNDS = {"<": "below", ">": "above"}
+"""A claimed figure may be a bound: "> 1 x"."""
 
 
 def quantity(text: str, dimension: str) -> float:
-    """The number behind a claimed figure, in SI units; ValueError for a unit that does not fit."""
-    value = float(parse(text, dimension)) * UNITS[dimension][1]
+    """The number behind a claimed figure (of a bound, that which it names), in SI units; ValueError for a unit that does not fit."""
+    value = float(parse(text.lstrip("<> "), dimension)) * UNITS[dimension][1]
     if value == 0:
         raise ValueError(f"{text!r} is zero. Expected a figure to compare with.")
     return value
@@ -40,9 +49,31 @@ def written(value: float, dimension: str, like: str) -> str:
     return f"{100 * value:.3g} %" if percent else f"{value:.3g} x"
 
 
-def dimension(expression: str, experiments: Mapping[str, str]) -> str:
-    """The dimension of an expression on named experiments, each a "model" or a "kernel". ValueError for what does not fit."""
-    return _dimension(_body(expression), expression, experiments)
+def unchanged(expression: str, dimension: str, like: str) -> float | None:
+    """What a value would be if its experiments did not differ, in the unit of the claimed text: 1 of a ratio in x; of one in %, what the
+    expression gives where every figure is the same: 0 of "1 - a.energy / b.energy". None where nothing is compared."""
+    if dimension != RATIO:
+        return None
+    if not like.rstrip().endswith("%"):
+        return 1.0
+    try:
+        same = evaluate(expression, lambda *_: 1.0)
+    except ZeroDivisionError:
+        return None
+    return same if len({experiment for experiment, _ in figures_of(expression)}) > 1 else None
+
+
+def bound(text: str) -> str | None:
+    """Whether a claimed figure is a bound: "below", "above" or None."""
+    return BOUNDS.get(text[:1])
+
+
+def dimension(expression: str, experiments: Mapping[str, str], settings: int = 1) -> str:
+    """The dimension of an expression on named experiments, each a "model" or a "kernel", in so many settings.
+
+    ValueError for what does not fit; in several settings, for a figure that stands outside mean, geomean, min or max.
+    """
+    return _dimension(_body(expression), experiments, settings > 1)
 
 
 def figures_of(expression: str) -> list[tuple[str, str]]:
@@ -58,9 +89,18 @@ def figures_of(expression: str) -> list[tuple[str, str]]:
     return list(walk(_body(expression)))
 
 
-def evaluate(expression: str, read: Callable[[str, str], float]) -> float:
-    """The value of a checked expression; `read` gives a figure of an experiment, by both names. ZeroDivisionError as Python's."""
-    return _value(_body(expression), read)
+def evaluate(expression: str, read: Callable[[str, str, Any], float], settings: Sequence[Any] = (None,)) -> float:
+    """The value of a checked expression; `read` gives a figure of an experiment, by both names, in one of the settings.
+
+    ZeroDivisionError as Python's.
+    """
+    return _value(_body(expression), read, settings)
+
+
+def each(expression: str, read: Callable[[str, str, Any], float], settings: Sequence[Any]) -> list[float]:
+    """What an expression averages over (or takes the least or greatest of), setting by setting; nothing for another expression."""
+    node = _body(expression)
+    return [_value(node.args[0], read, [one]) for one in settings] if isinstance(node, ast.Call) else []
 
 
 def _body(expression: str) -> ast.expr:
@@ -84,14 +124,18 @@ def _figure(node: ast.expr) -> tuple[str, str] | None:
     return (node.id, ".".join(words)) if isinstance(node, ast.Name) and words else None
 
 
-def _dimension(node: ast.expr, expression: str, experiments: Mapping[str, str]) -> str:
+def _dimension(node: ast.expr, experiments: Mapping[str, str], many: bool, nested: bool = False) -> str:
     if figure := _figure(node):
+        if many:
+            raise ValueError(f"{'.'.join(figure)} has a value in each of several settings. Expected {' or '.join(AGGREGATES)} around it.")
         return _figure_dimension(*figure, experiments)
     match node:
+        case ast.Call(func=ast.Name(id=name), args=[inner], keywords=[]) if name in AGGREGATES and not nested:
+            return _dimension(inner, experiments, False, True)
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             return RATIO
         case ast.BinOp(left=left, op=op, right=right):
-            a, b = (_dimension(side, expression, experiments) for side in (left, right))
+            a, b = (_dimension(side, experiments, many, nested) for side in (left, right))
             if isinstance(op, (ast.Add, ast.Sub)) and a == b:
                 return a
             if isinstance(op, ast.Div) and b in (a, RATIO):
@@ -100,33 +144,45 @@ def _dimension(node: ast.expr, expression: str, experiments: Mapping[str, str]) 
                 return b if a == RATIO else a
             if isinstance(op, (ast.Add, ast.Sub, ast.Mult, ast.Div)):
                 raise ValueError(f"{ast.unparse(node)!r} joins a {a} and a {b}. Expected units that fit.")
-    raise ValueError(f"{ast.unparse(node)!r} is no part of a value. Expected figures as in a.tpot, numbers, + - * / and brackets.")
+    raise ValueError(f"{ast.unparse(node)!r} is no part of a value. Expected figures as in a.tpot, numbers, + - * / and brackets, "
+                     f"and {', '.join(AGGREGATES)} over several settings.")
 
 
 def _figure_dimension(experiment: str, figure: str, experiments: Mapping[str, str]) -> str:
     if experiment not in experiments:
         raise ValueError(f"no experiment {experiment!r}{nearest(experiment, list(experiments))}. Expected one of {', '.join(experiments)}.")
-    known = KERNEL_FIGURES if experiments[experiment] == "kernel" else {**MODEL_FIGURES, "utilisation.UNIT": RATIO}
-    head, _, unit = figure.partition(".")
-    wanted = "utilisation.UNIT" if head == "utilisation" and unit else figure
-    if wanted not in known:
-        raise ValueError(f"a {experiments[experiment]} has no figure {figure!r}{nearest(figure, list(known))}. "
-                         f"Expected one of {', '.join(known)}.")
-    return known[wanted]
+    of_model = experiments[experiment] != "kernel"
+    head, _, word = figure.partition(".")
+    if of_model and head in FAMILIES and word:
+        kinds = [kind.name for kind in KINDS]
+        if head == "share" and word not in kinds:
+            raise ValueError(f"no operator is of kind {word!r}{nearest(word, kinds)}. Expected one of {', '.join(kinds)}.")
+        return RATIO
+    known = MODEL_FIGURES if of_model else KERNEL_FIGURES
+    if figure not in known:
+        listed = [*known, *(f"{head}.{word}" for head, word in FAMILIES.items() if of_model)]
+        raise ValueError(f"a {experiments[experiment]} has no figure {figure!r}{nearest(figure, listed)}. "
+                         f"Expected one of {', '.join(listed)}.")
+    return known[figure]
 
 
-def _value(node: ast.expr, read: Callable[[str, str], float]) -> float:
+def _value(node: ast.expr, read: Callable[[str, str, Any], float], settings: Sequence[Any]) -> float:
     if figure := _figure(node):
-        return read(*figure)
+        return read(*figure, settings[0])
     match node:
+        case ast.Call(func=ast.Name(id=name), args=[inner]):
+            return AGGREGATES[name]([_value(inner, read, [one]) for one in settings])
         case ast.Constant(value=int() | float() as number):
             return float(number)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _value(left, read) + _value(right, read)
-        case ast.BinOp(left=left, op=ast.Sub(), right=right):
-            return _value(left, read) - _value(right, read)
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return _value(left, read) * _value(right, read)
-        case ast.BinOp(left=left, op=ast.Div(), right=right):
-            return _value(left, read) / _value(right, read)
+        case ast.BinOp(left=left, op=op, right=right):
+            a, b = _value(left, read, settings), _value(right, read, settings)
+            match op:
+                case ast.Add():
+                    return a + b
+                case ast.Sub():
+                    return a - b
+                case ast.Mult():
+                    return a * b
+                case ast.Div():
+                    return a / b
     raise AssertionError(ast.dump(node))

@@ -42,7 +42,7 @@ def read(name: str, folder: Path) -> pd.DataFrame:
         raise ValueError(f"{folder}: has no {module.FILES}. Expected a clone of {SOURCES[name][0]}.")
     repository, licence = SOURCES[name]
     table = pd.concat([part.dropna(axis=1, how="all") for part in parts], ignore_index=True)
-    table = table.assign(source_repo=repository, licence=licence).reindex(columns=[*kerneltable.COLUMNS, "launch"])
+    table = table.assign(source_repo=repository, licence=licence).reindex(columns=[*kerneltable.COLUMNS, "launch", "cache"])
     kerneltable.check(table, str(folder))
     table.attrs["left_out"] = {reason: count for reason, count in left_out.items() if count}
     return table

@@ -34,8 +34,9 @@ def parts(folder: Path, left_out: Counter[str]) -> Iterator[Part]:
         if table[column].isna().any():
             raise ValueError(f"{file}: has fewer than {len(COLUMNS[op])} cells in a line. Expected {', '.join(COLUMNS[op])}.")
         made: dict[str, Any] = {"gpu": GPUS.get(gpu, gpu), "op": "gemm" if op == "matmul" else op, "dtype": "fp16", "M": table["M"],
-                                "N": table.get("N", 1), "latency_us": _us(table, op), "launch": "eager", "framework": "LLMCompass",
-                                "source_path": clone_path(file, folder), "notes": "eager PyTorch, framework time included"}
+                                "N": table.get("N", 1), "latency_us": _us(table, op), "launch": "eager", "cache": "warm",
+                                "framework": "LLMCompass", "source_path": clone_path(file, folder),
+                                "notes": "eager PyTorch, framework time included"}
         if op == "matmul":
             made |= {"batch": 1, "K": table["K"]}
         yield Part(table.assign(**made)[list(made)], file, column)

@@ -1,7 +1,8 @@
 """LLMServingSim 2: profiler/perf/GPU/MODEL/VARIANT/tpN/{dense,per_sequence,attention}.csv, time_us in microseconds.
 
-Facts: commit 5daddb2 and its page on the output bundle. The sizes of a layer come from the bundled model of the same name;
-models that are not bundled are left out, as are attentions that mix a prefill with decodes.
+Facts: commit 5daddb2 and its page on the output bundle. Times are a profiler's, of the kernels alone. The sizes of a layer come
+from the bundled model of the same name; models that are not bundled are left out, as are attentions that mix a prefill with
+decodes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemvane.workloads import catalog
-from gemvane.workloads.spec import MLA, ModelSpec
+from gemvane.workloads.parts import Attention, Dense, MoE
+from gemvane.workloads.spec import ModelSpec
 
 from .common import Part, clone_path, read_file
 
@@ -37,8 +39,8 @@ def parts(folder: Path, left_out: Counter[str]) -> Iterator[Part]:
             table = read_file(file, "time_us")
             spec = catalog.load(MODELS[f"{owner}/{model}"])
             made = READERS[file.stem](table, file, spec, int(tp.removeprefix("tp")), left_out)
-            yield Part(made.assign(gpu=GPUS.get(gpu, gpu), dtype=variant.partition("-")[0], framework="LLMServingSim", launch="eager",
-                                   source_path=clone_path(file, folder), notes=f"vLLM {variant}"), file, "time_us")
+            yield Part(made.assign(gpu=GPUS.get(gpu, gpu), dtype=variant.partition("-")[0], framework="LLMServingSim", launch="profiler",
+                                   cache="warm", source_path=clone_path(file, folder), notes=f"vLLM {variant}"), file, "time_us")
 
 
 def _layers(table: pd.DataFrame, file: Path, spec: ModelSpec, tp: int, left_out: Counter[str]) -> pd.DataFrame:
@@ -61,7 +63,7 @@ def _layers(table: pd.DataFrame, file: Path, spec: ModelSpec, tp: int, left_out:
 def _shapes(spec: ModelSpec, tp: int) -> dict[str, tuple[str, int, int]]:
     """Layer's name -> operator, N and K of one device."""
     mixer, ffn = spec.layers[0].mixer, spec.layers[0].ffn
-    assert not isinstance(mixer, MLA)
+    assert isinstance(mixer, Attention) and isinstance(ffn, Dense | MoE)
     query, keys = mixer.heads_q // tp * mixer.head_dim, max(1, mixer.heads_kv // tp) * mixer.head_dim
     width = ffn.width // tp
     return {
@@ -84,7 +86,7 @@ def _attention(table: pd.DataFrame, file: Path, spec: ModelSpec, tp: int, left_o
     rows = table[~mixed].reset_index(drop=True)
     decode = rows["n_decode"] > 0
     mixer = spec.layers[0].mixer
-    assert not isinstance(mixer, MLA)
+    assert isinstance(mixer, Attention)
     variant = file.parent.parent.name
     made: dict[str, Any] = {
         "op": np.where(decode, "attention_decode", "attention_prefill"), "window": 0, "batch": np.where(decode, rows["n_decode"], 1),

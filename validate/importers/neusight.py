@@ -34,7 +34,7 @@ def parts(folder: Path, left_out: Counter[str]) -> Iterator[Part]:
                 left_out[f"{other}: no such operator here"] += int(count)
             gpu = table["Device"].astype(str).str.replace(r"^(NVIDIA|Tesla) ", "", regex=True).replace(GPUS)
             made: dict[str, Any] = {"gpu": gpu, "op": op, "dtype": "fp32", "latency_us": table["Latency"] * 1e3, "launch": "eager",
-                                    "framework": "NeuSight", "kernel": table.get("Kernel Name", ""),
+                                    "cache": "warm", "framework": "NeuSight", "kernel": table.get("Kernel Name", ""),
                                     "source_path": clone_path(file, folder), "notes": "eager PyTorch, L2 not controlled"}
             if name == "linear":
                 made |= {"batch": 1, "M": table["B"] * table["M"], "N": table["N"], "K": table["K"]}

@@ -1,7 +1,8 @@
 """Vidur: data/profiling/compute/GPU/MODEL/mlp.csv and data/profiling/network/NODE/*.csv, milliseconds rounded to 1 us.
 
-Facts: commit 7d47513. An operator's shape follows from its column's name and the model's sizes in the same row; the medians
-are taken. A collective's size is in bytes, one row a rank. The attention tables are not in public snapshots.
+Facts: commit 7d47513. Times are a profiler's, of the kernels alone. An operator's shape follows from its column's name and the
+model's sizes in the same row; the medians are taken. A collective's size is in bytes, one row a rank. The attention tables are
+not in public snapshots.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def parts(folder: Path, left_out: Counter[str]) -> Iterator[Part]:
             here = table[column] > 0
             left_out["shorter than the resolution of 1 us"] += int((table[column] == 0).sum())
             made: dict[str, Any] = {"gpu": gpu, "dtype": "fp16", "M": table["num_tokens"], "tp": table["num_tensor_parallel_workers"],
-                                    "latency_us": table[column] * 1e3, "framework": "vidur", "kernel": name, "launch": "stream",
-                                    "source_path": clone_path(file, folder), "notes": "median, resolution 1 us"} | shape
+                                    "latency_us": table[column] * 1e3, "framework": "vidur", "kernel": name, "launch": "profiler",
+                                    "cache": "warm", "source_path": clone_path(file, folder), "notes": "median, resolution 1 us"} | shape
             yield Part(table.assign(**made)[list(made)][here].reset_index(drop=True), file, column)
     for file in sorted((folder / "data" / "profiling" / "network").glob("*/all_reduce.csv")):
         column = "time_stats.all_reduce.median"

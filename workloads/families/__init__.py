@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 
 from ..spec import ModelSpec
-from . import bert, cohere, deepseek, falcon, gemma, gpt2, llama, moe, opt, vit
+from . import bert, clip, cohere, conformer, deepseek, diffusion, encdec, falcon, gemma, gpt2, linear, llama, moe, opt, ssm, vit, windows
 from .config import Config, Reader
 
 FAMILIES: dict[str, Reader] = {
@@ -20,22 +20,32 @@ FAMILIES: dict[str, Reader] = {
     **deepseek.READERS,
     **bert.READERS,
     **vit.READERS,
+    **encdec.READERS,
+    **ssm.READERS,
+    **linear.READERS,
+    **windows.READERS,
+    **clip.READERS,
+    **diffusion.READERS,
+    **conformer.READERS,
 }
 """Readers by `model_type`."""
+
+CLASS_NAMES = {"DiTTransformer2DModel": "dit", "UNet2DConditionModel": "unet2d_condition"}
+"""The model_type that stands for a class of diffusers, whose files name none."""
 
 SPEC_NEEDS = "hidden size, layers, attention heads (query and KV, and their width), feed-forward width and vocabulary"
 
 
 def read_config(config: Mapping[str, object], name: str, where: str) -> ModelSpec:
     """The spec of one HF config; `where` is the file that errors name. Of a multimodal config, the language model."""
+    model_type = config.get("model_type") or CLASS_NAMES.get(str(config.get("_class_name")))
+    reader = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     text = config.get("text_config")
-    if isinstance(text, Mapping):
+    if isinstance(text, Mapping) and (reader is None or not reader.whole):
         outer = {key: config[key] for key in ("model_type", "tie_word_embeddings") if key in config}
         return read_config({**outer, **text}, name, f"{where}: text_config")
-    model_type = config.get("model_type")
     if model_type is None:
         raise ValueError(f"{where}: key 'model_type' is missing; want one of {', '.join(sorted(FAMILIES))}")
-    reader = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if reader is None:
         raise ValueError(unknown_architecture(model_type, where))
     return reader.read(Config(values=config, name=name, where=where, family=str(model_type), needs=reader.needs))

@@ -148,6 +148,8 @@ class Reader:
 
     read: Callable[[Config], ModelSpec]
     needs: tuple[str, ...]
+    whole: bool = False
+    """Whether it reads `text_config` itself: of a model of images and text in which both parts run."""
 
 
 def always(_layer: int) -> bool:

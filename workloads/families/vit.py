@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from ..spec import ModelSpec, PatchEmbed
+from dataclasses import replace
+
+from ..spec import ModelSpec, MoE, PatchEmbed
 from .bert import encoder_layer
 from .config import Config, Reader
+from .moe import routing
 
 NEEDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "image_size", "patch_size", "num_channels")
 
@@ -41,4 +44,16 @@ def vit(config: Config) -> ModelSpec:
     )
 
 
-READERS = {"vit": Reader(vit, NEEDS)}
+def vmoe(config: Config) -> ModelSpec:
+    """Our own model_type, after V-MoE (arXiv 2106.05974, section 2): experts in every `moe_every`-th FFN, the last layer's among them."""
+    plain = vit(config)
+    experts, top_k = routing(config, "num_experts")
+    dense, every = plain.layers[0].ffn, config.count("moe_every", default=2)
+    width, activation = config.count("intermediate_size"), config.activation("gelu")
+    moe = MoE(experts=experts, top_k=top_k, width=width, gated=False, activation=activation, bias=True)
+    count = len(plain.layers)
+    layers = tuple(replace(layer, ffn=moe if (count - 1 - i) % every == 0 else dense) for i, layer in enumerate(plain.layers))
+    return replace(plain, layers=layers)
+
+
+READERS = {"vmoe": Reader(vmoe, (*NEEDS, "num_experts", "num_experts_per_tok")), "vit": Reader(vit, NEEDS)}

@@ -6,59 +6,83 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gemvane import comparison, output
 from gemvane.comparison import Cell
-from gemvane.sim.hardware import Hardware, load
-from gemvane.workloads import catalog
-from gemvane.workloads.scenario import Scenario
+from gemvane.sim import policies
+from gemvane.sim.hardware import load
+from gemvane.sim.sweep import figures
+from gemvane.workloads import catalog, lengths, requests
+from gemvane.workloads.spec import ModelSpec
 
+from . import report as page
+from . import scenario
 from .run import written
-from .scenario import batches
 
 SCHEMA = "gemvane.compare/1"
 PATIENCE_S = 2.0
 """A progress bar appears after this long."""
 
 
-def compare(model: str, hw: str, batch: str | None, asked: dict[str, Any], json: bool, out: Path | None) -> None:
-    """Simulate every cell, write the files of --out, print the table or the JSON."""
+class Sizes(NamedTuple):
+    """What is varied: keywords of `comparison.cells`."""
+
+    batch: list[int]
+    prompt: list[Any]
+    output: list[int]
+
+
+def sizes(batch: str | None, prompt: str, output: str) -> Sizes:
+    """The batch sizes and lengths of --batch, --prompt and --output; without --batch, as many requests as a file has, or one."""
+    if batch is None and lengths.is_file(prompt):
+        batch = str(requests.read(prompt).size)
+    return Sizes(scenario.sizes("--batch", batch or "1"), scenario.prompts(prompt), scenario.sizes("--output", output))
+
+
+def compare(models: str, hw: str, varied: Sizes, wishes: list[str], asked: dict[str, Any], verbose: bool, json: bool, out: Path | None,
+            report: Path | None = None) -> None:
+    """Simulate every cell, write the files of --out and --report, print the table or the JSON. `wishes` are policies as NAME=VALUE, of all hardware."""
+    start = time.monotonic()
     output.check_folder(out)
-    spec = catalog.load(model)
-    hardware = _devices(hw)
-    lengths = asked["prompt"]
-    sizes = batches(batch, {"batch": len(lengths)} if isinstance(lengths, tuple) else {})
-    asked.pop("batch", None)
-    found = comparison.cells(spec, hardware, sizes, **asked)
-    cells = list(_watched(found, len(sizes) * len(hardware)))
+    page.check(report)
+    specs = [catalog.load(name) for name in names("MODEL", models)]
+    changes = policies.parsed(wishes)
+    hardware = [policies.with_policies(load(name), changes) for name in names("--hw", hw)]
+    found = comparison.cells(specs, hardware, **varied._asdict(), **asked)
+    cells = list(_watched(found, len(specs) * len(hardware) * prod(map(len, varied))))
     if all(cell.result is None for cell in cells):
         reasons = list(dict.fromkeys(cell.reason for cell in cells))
         raise ValueError(reasons[0] if len(reasons) == 1 else "nothing fits.\n" + "\n".join(f"  {reason}" for reason in reasons))
-    scenario = Scenario(batch=sizes[0], **asked)
-    thing = as_dict(spec.name, scenario, sizes, cells)
+    thing = as_dict(specs, varied, changes, asked, cells)
     paths: list[Path] = []
     if out is not None:
         with output.staged(out) as folder:
             (folder / "compare.csv").write_text(as_csv(cells), encoding="utf-8")
             (folder / "compare.json").write_text(output.as_json(thing), encoding="utf-8")
+            page.save_meta(folder, "compare")
         paths = [out / "compare.json", out / "compare.csv"]
+    if report is not None:
+        paths.append(page.of_comparison(thing, report))
     if json:
         output.show_json(thing)
         return
-    from gemvane.render_compare import screen
+    from gemvane.render_compare import detail, screen
 
-    output.show(*screen(spec, scenario, hardware, cells), *written(paths))
+    more = detail(cells, time.monotonic() - start) if verbose else []
+    output.show(*screen(specs, wishes, cells), *more, *written(paths))
 
 
-def _devices(hw: str) -> list[Hardware]:
-    """The hardware of a comma list."""
-    words = [word.strip() for word in hw.split(",")]
+def names(what: str, text: str) -> list[str]:
+    """The words of a comma list."""
+    words = [word.strip() for word in text.split(",")]
     if not all(words):
-        raise ValueError(f"--hw {hw!r}: a name is missing. Expected names separated by commas, as in h100-sxm,neupims.")
-    return [load(word) for word in words]
+        raise ValueError(f"{what} {text!r}: a name is missing. Expected names separated by commas, as in "
+                         f"{'h100-sxm,neupims' if what == '--hw' else 'llama3-8b,gpt2'}.")
+    return words
 
 
 def _watched(cells: Iterable[Cell], total: int) -> Iterator[Cell]:
@@ -83,43 +107,49 @@ def _watched(cells: Iterable[Cell], total: int) -> Iterator[Cell]:
         bar.stop()
 
 
-def as_dict(model: str, scenario: Scenario, sizes: list[int], cells: list[Cell]) -> dict[str, Any]:
-    """The JSON object of `gemvane compare --json`."""
-    from dataclasses import asdict
+def as_dict(specs: Sequence[ModelSpec], varied: Sizes, changes: dict[str, str], asked: dict[str, Any], cells: list[Cell]) -> dict[str, Any]:
+    """The JSON object of `gemvane compare --json`. Winners are keyed by the batch size, or by all that varies where that is more."""
+    fields = comparison.fields(cells)
 
-    asked = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(scenario).items()}
+    def won(by: comparison.Figure) -> dict[str, str]:
+        return {", ".join(str(value) if fields == ["batch"] else f"{name} {value}" for name, value in _of(point, fields).items()): best
+                for point, best in comparison.winners(cells, by).items()}
+
+    def turns(by: comparison.Figure) -> list[dict[str, Any]]:
+        return [_of(turn.point, fields) | {"before": turn.before, "after": turn.now} for turn in comparison.crossovers(cells, by)]
+
     return {
         "schema": SCHEMA,
-        "model": model,
-        "scenario": {**asked, "batch": sizes},
+        "model": ",".join(spec.name for spec in specs),
+        "scenario": {**asked, "transforms": list(asked["transforms"]), **varied._asdict()},
+        "policies": changes,
         "cells": [_cell(cell) for cell in cells],
-        "winners": {str(size): name for size, name in comparison.winners(cells).items()},
-        "lowest_energy": {str(size): name for size, name in comparison.winners(cells, comparison.thrift).items()},
-        "crossovers": [{"batch": size, "before": before, "after": after} for size, before, after in comparison.crossovers(cells)],
+        "winners": won(comparison.score),
+        "lowest_energy": won(comparison.thrift),
+        "crossovers": turns(comparison.score),
+        "energy_crossovers": turns(comparison.thrift),
     }
 
 
+def _of(point: comparison.Point, fields: list[str]) -> dict[str, Any]:
+    return {name: getattr(point, name) for name in fields}
+
+
 def _cell(cell: Cell) -> dict[str, Any]:
+    where = cell.point._asdict() | {"hardware": cell.hardware}
     if cell.result is None:
-        return {"hardware": cell.hardware, "batch": cell.batch, "reason": cell.reason}
+        return where | {"reason": cell.reason}
     result = cell.result.to_dict()
     del result["ops"]
-    return {"batch": cell.batch, **result}
+    return result | where
 
 
 def as_csv(cells: list[Cell]) -> str:
     """One line a cell; bytes, seconds and joules."""
-    columns = ("hardware", "batch", "ttft_s", "tpot_s", "latency_s", "throughput_tok_s", "energy_j", "energy_per_token_j",
-               "average_power_w", "weights_bytes", "kv_cache_bytes", "capacity_bytes",
-               "prefill_bound", "decode_bound", "band_low", "band_high", "reason")
+    rows = [cell.point._asdict() | {"hardware": cell.hardware, "reason": cell.reason}
+            | ({} if cell.result is None else figures(cell.result)) for cell in cells]
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), restval="", lineterminator="\n")
     writer.writeheader()
-    for cell in cells:
-        row = _cell(cell)
-        if cell.result is not None:
-            low, high = row["confidence"]["band"]
-            row |= row["memory"] | {"band_low": low, "band_high": high}
-            row |= {f"{phase}_bound": next(iter(shares)) for phase, shares in row["bounds"].items()}
-        writer.writerow(row)
+    writer.writerows(rows)
     return text.getvalue()

@@ -6,26 +6,40 @@ from pathlib import Path
 from typing import Any
 
 from gemvane import output
+from gemvane.commands import report as page
 from gemvane.commands.validate import _read as read_table
+from gemvane.commands.validate import _replace as replace
 
 
-def compare(table: Path, hw: str, json: bool) -> None:
-    """Measured kernels against simulated ones: errors by operator, type and regime, beside plain baselines."""
+def compare(table: Path, hw: str, json: bool, plot: Path | None = None, report: Path | None = None) -> None:
+    """Measured kernels against simulated ones: errors by operator, type and regime, beside plain baselines; a plot and a report of them."""
     from gemvane.sim.hardware import load
     from gemvane.validate import compare as validation
+    from gemvane.validate import scatter
 
+    if plot is not None:
+        if plot.suffix != ".svg":
+            raise ValueError(f"--plot {plot}: the plot is written as .svg, not {plot.suffix or 'without a suffix'!r}.")
+        output.check_file(plot)
+    page.check(report)
     hardware, rows = load(hw), read_table(table)
     try:
-        found = validation.compare(rows, hardware)
+        compared = validation.predict(rows, hardware)
+        found = validation.report(compared)
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from None
+    if plot is not None:
+        text = scatter.svg(compared)
+        replace(plot, lambda partial: partial.write_text(text, encoding="utf-8"))
+    if report is not None:
+        page.of_validation(compared, found, table, report)
     if json:
         output.show_json(found)
     else:
-        _screen(found, table)
+        _screen(found, table, [path for path in (plot, report) if path is not None])
 
 
-def _screen(found: dict[str, Any], table: Path) -> None:
+def _screen(found: dict[str, Any], table: Path, files: list[Path]) -> None:
     from gemvane.render import facts, plural
     from gemvane.render import table as new_table
 
@@ -37,6 +51,11 @@ def _screen(found: dict[str, Any], table: Path) -> None:
     out.add_row("all", "", "", "", "", f"{found['rows']:,}", *_errors(found["overall"]), style="bold")
     for name, errors in found["baselines"].items():
         out.add_row(name.replace("_", " "), "", "", "", "", f"{found['rows']:,}", *_errors(errors))
+    if found["unfused"]:
+        out.add_section()
+        for row in found["unfused"]["by"]:
+            where = (f"{row['op']}, unfused", row["dtype"], row["framework"], row["regime"], row["bound"])
+            out.add_row(*where, f"{row['rows']:,}", *_errors(row))
     lines = [("hardware", f"{found['hardware']} ({found['label']})"), ("table", f"{table} ({plural(found['rows'], 'row')})")]
     if found["noise_floor"]:
         floor = found["noise_floor"]
@@ -47,7 +66,9 @@ def _screen(found: dict[str, Any], table: Path) -> None:
         energy = found["energy"]
         lines.append(("energy", f"{_percent(energy['mape'])} mean error, power {_percent(energy['power']['mape'])}, constant power "
                                 f"{_percent(energy['constant_power']['mape'])} ({plural(energy['rows'], 'row')})"))
-    output.show(facts(lines), "", out)
+    if found["unfused"]:
+        lines.append(("unfused", f"{plural(found['unfused']['rows'], 'row')} that ran as several kernels, apart below"))
+    output.show(facts(lines), "", out, *(f"-> {file}" for file in files))
 
 
 def _errors(row: dict[str, float]) -> list[str]:

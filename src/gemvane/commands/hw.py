@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gemvane import output
-from gemvane.sim import area, hardware
+from gemvane.sim import area, devices, hardware, policies
 from gemvane.sim.hardware import Hardware
 from gemvane.sim.mapping import choices
 from gemvane.sim.schema import HardwareSpec
@@ -83,7 +83,8 @@ def show(name: str, json: bool) -> None:
     numbers = _numbers(device)
     if json:
         output.show_json(_facts(device) | {"units": {unit: made.kind for unit, made in device.spec.units.items()},
-                                           "mapping": choices(device), "area_mm2": area.parts(device), "numbers": numbers})
+                                           "mapping": choices(device), "policies": policies.named(device),
+                                           "area_mm2": area.parts(device), "numbers": numbers})
         return
     from gemvane.render import facts, glued, table, trust
 
@@ -141,6 +142,7 @@ def check(file: str, json: bool) -> None:
     device = None
     try:
         device = hardware.load(file)
+        devices.check(device)
     except FaultyFileError as error:
         problems = error.problems
     except ValueError as error:
@@ -199,7 +201,8 @@ def _text(device: Hardware, fields: dict[str, Any], key: str) -> str | None:
         return device.provenance[key].text
     if key.startswith("energy.prices."):
         return f"{fields[key]:g} pJ{'/bit' if key.endswith('_bytes') else ''}"
-    return str(fields[key])
+    value = fields[key]
+    return ", ".join(" and ".join(one) if isinstance(one, list) else str(one) for one in value) if isinstance(value, list) else str(value)
 
 
 def new(name: str, base: str, file: Path | None) -> None:

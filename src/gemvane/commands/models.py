@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json as jsonlib
-from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
 from gemvane import output
 from gemvane.workloads import catalog
 from gemvane.workloads.ops import DTYPE_BITS, DTYPES
-from gemvane.workloads.spec import ModelSpec, MoE
+from gemvane.workloads.spec import MLA, Attention, Chain, ModelSpec, MoE, Sublayer
 
 SHOWN_DTYPES = ("fp32", "bf16", "fp8", "fp4")
 
@@ -56,6 +55,7 @@ def show(model: str, dtype: str, json: bool) -> None:
         ("parameters", f"{parameters(spec.parameters)} ({spec.parameters:,}){active}"),
         ("weights", sizes),
         ("KV cache", cache),
+        *([("state", f"{shown(row['state_bytes'], 'B')} a request in {dtype}")] if row["state_bytes"] else []),
         ("hidden", str(spec.hidden)),
         *_layer_lines(spec),
         ("vocabulary", f"{spec.vocab:,}{', embedding and head tied' if spec.tied_embeddings else ''}" if spec.vocab else "none"),
@@ -69,6 +69,7 @@ def facts_of(spec: ModelSpec, dtype: str) -> dict[str, Any]:
     return {
         "name": spec.name, "family": spec.family, "parameters": spec.parameters, "active_parameters": spec.active_parameters,
         "weights_bytes": _bytes(spec.parameters, dtype), "kv_bytes_per_token": _bytes(spec.kv_elements_per_token, dtype),
+        "state_bytes": _bytes(spec.state_elements, dtype),
         "dtype": dtype, "layers": len(spec.layers), "hidden": spec.hidden, "attention": spec.attention_label, "vocab": spec.vocab,
         "positions": spec.positions, "encoder": spec.encoder,
         "weights_bytes_by_dtype": {name: _bytes(spec.parameters, name) for name in DTYPES},
@@ -76,20 +77,29 @@ def facts_of(spec: ModelSpec, dtype: str) -> dict[str, Any]:
 
 
 def _layer_lines(spec: ModelSpec) -> list[tuple[str, str]]:
-    """The different layers, with how many there are of each."""
-    lines: list[tuple[str, str]] = []
-    for layer in dict.fromkeys(spec.layers):
-        ffn = layer.ffn
-        window = f", window {layer.mixer.window:,}" if layer.mixer.window else ""
-        gated = f"{'gated ' if ffn.gated else ''}{ffn.activation}"
-        if isinstance(ffn, MoE):
-            shared = f" + a shared one of {ffn.shared.width:,}" if ffn.shared else ""
-            text = f"{ffn.top_k} of {ffn.experts} experts of width {ffn.width:,}{shared}, {gated}"
-        else:
-            text = f"feed-forward width {ffn.width:,}, {gated}"
-        head_dim = f", head width {asdict(layer.mixer)['head_dim']}" if hasattr(layer.mixer, "head_dim") else ""
-        lines.append(("layers" if not lines else "", f"{spec.layers.count(layer)} x {layer.mixer.label}{head_dim}{window}; {text}"))
+    """The different layers, with how many there are of each; the encoders' first."""
+    lines = [(tower.name.removeprefix(spec.name).strip() if label else "", text) for tower in spec.towers
+             for label, text in _layer_lines(tower)]
+    for number, layer in enumerate(dict.fromkeys(spec.layers)):
+        width = f" (width {layer.hidden:,})" if layer.hidden not in (0, spec.hidden) else ""
+        parts = "; ".join(_part_text(part) for part in layer.sublayers)
+        lines.append(("" if number else "layers", f"{spec.layers.count(layer)} x {parts}{width}"))
     return lines
+
+
+def _part_text(part: Sublayer) -> str:
+    if isinstance(part, Chain):
+        return part.label
+    if isinstance(part, (Attention, MLA)):
+        window = f", window {part.window:,}" if part.window else ""
+        head_dim = f", head width {part.head_dim}" if isinstance(part, Attention) else ""
+        other = f"{part.source}-attention " if isinstance(part, Attention) and part.source != "self" else ""
+        return f"{other}{part.label}{head_dim}{window}"
+    gated = f"{'gated ' if part.gated else ''}{part.activation}"
+    if isinstance(part, MoE):
+        shared = f" + a shared one of {part.shared.width:,}" if part.shared else ""
+        return f"{part.top_k} of {part.experts} experts of width {part.width:,}{shared}, {gated}"
+    return f"feed-forward width {part.width:,}, {gated}"
 
 
 def _bytes(elements: int, dtype: str) -> int:

@@ -8,23 +8,31 @@ from typing import Any
 import numpy as np
 
 from gemvane import output
-from gemvane.workloads import catalog, lower
+from gemvane.workloads import catalog, chakra, lower
 from gemvane.workloads.ops import KINDS, PHASES
+from gemvane.workloads.record.factory import is_recorded, recorded
 from gemvane.workloads.scenario import Scenario
 from gemvane.workloads.spec import ModelSpec
 from gemvane.workloads.trace import Trace
+from gemvane.workloads.transforms import applied
 
-SUFFIXES = (".parquet", ".csv")
+SUFFIXES = (".parquet", ".csv", ".et")
 SUMS = ("vector_ops", "weight_bytes", "activation_bytes", "kv_read_bytes", "kv_write_bytes", "link_bytes")
 
 
 def trace(model: str, file: Path | None, asked: dict[str, Any], json: bool) -> None:
-    """Lower the model, write the operators, print the sums."""
+    """Lower or record the model, write the operators, print the sums."""
     if file is not None:
         _check(file)
-    spec, scenario = catalog.load(model), Scenario(**asked)
-    warnings = lower.check(spec, scenario)
-    made = lower.lower(spec, scenario)
+    scenario = Scenario(**asked)
+    if is_recorded(model):
+        recording = recorded(model, None, scenario)
+        spec, made, warnings = recording.spec, recording.trace(scenario), []
+        scenario = recording.scenario(scenario)
+    else:
+        spec, scenario, _ = applied(catalog.load(model), scenario)
+        warnings = lower.check(spec, scenario)
+        made = lower.lower(spec, scenario)
     if file is not None:
         _save(made, file)
     by = summary(made)
@@ -36,7 +44,7 @@ def trace(model: str, file: Path | None, asked: dict[str, Any], json: bool) -> N
 
 def _check(file: Path) -> None:
     if file.suffix not in SUFFIXES:
-        raise ValueError(f"-o {file}: a trace is written as {' or '.join(SUFFIXES)}, not {file.suffix or 'without a suffix'!r}.")
+        raise ValueError(f"-o {file}: a trace is written as {', '.join(SUFFIXES)}, not {file.suffix or 'without a suffix'!r}.")
     output.check_file(file)
     if file.suffix == ".parquet":
         from importlib.util import find_spec
@@ -48,7 +56,10 @@ def _check(file: Path) -> None:
 def _save(made: Trace, file: Path) -> None:
     partial = file.with_name(file.name + ".partial")
     try:
-        made.save(file)
+        if file.suffix == ".et":
+            chakra.write(file, made)
+        else:
+            made.save(file)
     finally:
         partial.unlink(missing_ok=True)
 

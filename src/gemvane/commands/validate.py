@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ from gemvane import output
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from gemvane.validate.claims.bench import Bench
+    from gemvane.validate.claims.page import Page
+    from gemvane.validate.claims.scoreboard import Row
 
 ORACLES = {"ramulator": "Ramulator 2.1", "scalesim": "SCALE-Sim v2 and v3", "neupims": "NeuPIMs", "attacc": "AttAcc", "cent": "CENT"}
 SUFFIXES = (".csv", ".parquet")
@@ -48,21 +53,39 @@ def oracles(name: str, table: Path, json: bool, file: Path | None) -> None:
 def claims(pages: list[str], json: bool, file: Path | None) -> None:
     """Run published claims and show claimed and simulated figures side by side."""
     from gemvane import render_claims
-    from gemvane.validate.claims import page, scoreboard
+    from gemvane.validate.claims import page, plots, scoreboard
+    from gemvane.validate.claims.bench import Bench
 
     if file is not None:
         if file.suffix != ".md":
             raise ValueError(f"-o {file}: the page is written as .md, not {file.suffix or 'without a suffix'!r}.")
         output.check_file(file)
     loaded = [page.load(name) for name in pages or page.names()]
-    rows = scoreboard.run(loaded, _watched)
+    if file is not None and any(one.spec.plots for one in loaded):
+        plots.check()
+    bench = Bench()
+    for one in loaded:
+        plots.prepare(one, bench)
+    rows = scoreboard.run(loaded, _watched, bench)
     if file is not None:
-        _replace(file, lambda partial: partial.write_text(
-            render_claims.markdown({one.name: one.spec.title for one in loaded}, rows), encoding="utf-8"))
+        _write_page(loaded, rows, bench, file)
     if json:
         output.show_json([row.to_dict() for row in rows])
     else:
-        output.show(*render_claims.screen(rows), *([] if file is None else ["", f"-> {file}"]))
+        output.show(*render_claims.screen(loaded, rows), *([] if file is None else ["", f"-> {file}"]))
+
+
+def _write_page(pages: list[Page], rows: list[Row], bench: Bench, file: Path) -> None:
+    """The page, and beside it an .svg file for each plot, named after both."""
+    from gemvane import render_claims
+    from gemvane.validate.claims import plots
+
+    known = {(one.name, name): "-".join([file.stem, *([one.name] if one.name != file.stem else []), name]) + ".svg"
+             for one in pages for name in one.spec.plots}
+    drawn = {known[one.name, name]: plots.draw(one, name, plots.lines(one, name, bench)) for one in pages for name in one.spec.plots}
+    texts = {**drawn, file.name: render_claims.markdown(pages, rows, known)}
+    for name, text in texts.items():
+        _replace(file.with_name(name), partial(Path.write_text, data=text, encoding="utf-8"))
 
 
 def _read(table: Path) -> pd.DataFrame:

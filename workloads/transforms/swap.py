@@ -1,0 +1,58 @@
+"""What transforms of layers share: putting another part in the place of one, and saying where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..parts import Attention, Chain, Dense, Layer, Step
+from ..scenario import Scenario
+from ..spec import ModelSpec
+
+Mixer = Attention | Chain
+
+
+def own_attention(layer: Layer) -> Attention | None:
+    """The layer's softmax attention over its own tokens, if that is its mixer."""
+    return layer.mixer if isinstance(layer.mixer, Attention) and layer.mixer.source == "self" else None
+
+
+def swap_attention(name: str, spec: ModelSpec, new: Callable[[Attention, int], Mixer], chosen: Callable[[int], bool] = bool) -> ModelSpec:
+    """The model with `new(attention, width)` for each self-attention that is `chosen` by its number, counted from 1.
+
+    ValueError where the model has none.
+    """
+    layers, number = [], 0
+    for layer in spec.layers:
+        old = own_attention(layer)
+        number += old is not None
+        layers.append(layer if old is None or not chosen(number) else replace(layer, mixer=new(old, layer.hidden or spec.hidden)))
+    if not number:
+        raise ValueError(f"{name}: {spec.name} has no softmax attention over its own tokens to change.")
+    return replace(spec, layers=tuple(layers))
+
+
+def swap_dense(name: str, spec: ModelSpec, new: Callable[[Dense, int], Dense | Chain]) -> ModelSpec:
+    """The model with `new(ffn, width)` for each dense feed-forward part. ValueError where it has none."""
+    layers = [replace(layer, ffn=new(layer.ffn, layer.hidden or spec.hidden)) if isinstance(layer.ffn, Dense) else layer
+              for layer in spec.layers]
+    if not any(isinstance(layer.ffn, Dense) for layer in spec.layers):
+        raise ValueError(f"{name}: {spec.name} has no dense feed-forward part to change.")
+    return replace(spec, layers=tuple(layers))
+
+
+def refuse_decoding(name: str, spec: ModelSpec, scenario: Scenario, because: str) -> None:
+    """ValueError where tokens are generated one by one."""
+    if not spec.encoder and scenario.phase != "prefill":
+        raise ValueError(f"{name}: {spec.name} generates tokens, and {because}. Use phase prefill, or an encoder.")
+
+
+def projections(old: Attention, hidden: int) -> tuple[Step, Step]:
+    """Queries, keys and values of an attention in one product, and the way out."""
+    inner = old.heads_q * old.head_dim
+    return (Step(name="qkv_proj", kind="gemm", n=inner + 2 * old.heads_kv * old.head_dim, k=hidden, bias=old.qkv_bias, cut="n"),
+            Step(name="o_proj", kind="gemm", n=hidden, k=inner, bias=old.out_bias, cut="k"))
+
+
+def chain(label: str, steps: Sequence[Step]) -> Chain:
+    return Chain(label=label, steps=tuple(steps))
