@@ -1,16 +1,17 @@
-# One environment, .venv, filled in two steps that are not repeated: what users install (make demo), and the tools (make test).
+# One environment, .venv, filled in two steps that are not repeated: what the demo needs (make demo), and the tools (make test).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 DEMO := llama3-8b --hw h100-sxm,tpu-v5p,npu-hbm2,npu-pim-blocked,neupims --batch 64 --prompt 512 --output 128
 
-.PHONY: venv demo test test-all lint bench docs wheel-test clean
+.PHONY: venv demo test test-all lint bench docs site wheel-test clean
 
 venv: $(VENV)/.dev
 
 demo: $(VENV)/.base
-	$(BIN)/gemvane compare $(DEMO)
+	mkdir -p build
+	$(BIN)/gemvane compare $(DEMO) --report build/demo.html
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -28,6 +29,10 @@ bench: $(VENV)/.dev
 # The outputs in README.md and docs/, made anew by running their commands. Read the difference before you commit it.
 docs: $(VENV)/.dev
 	$(BIN)/python tests/docs_examples.py --write
+
+# The documentation as a site, in build/site; a link that leads nowhere stops it.
+site: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The sdist, the wheel built from it, and the sdist's own tests run against that wheel in a clean environment.
 wheel-test: $(VENV)/.dev
@@ -51,9 +56,13 @@ $(VENV)/.python:
 	touch $@
 
 $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/.python
-	$(BIN)/pip install --quiet -c constraints.txt -e .
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[report]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.python
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(VENV)/.base $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.python
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@

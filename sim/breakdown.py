@@ -98,6 +98,6 @@ def _channels(phase: Phase, hardware: Hardware, unit: int, step: int) -> tuple[I
     mine = np.flatnonzero(phase.unit == unit)
     _, first = np.unique(phase.alike[mine], return_index=True)
     rows = phase.trace.rows.take(mine[first])
-    rows = lower.grow(rows, phase.trace.requests, np.array([int(rows.generated.max()) + step]))
+    rows = lower.grow(rows, phase.trace.requests, phase.grown(np.array([step])), int(phase.trace.rows.generated.max()))
     machine = list(resolve(hardware.spec).values())[unit]
     return pim_model.channel_cycles(rows, machine, phase.trace.requests)

@@ -88,10 +88,16 @@ class PrefillCondition(Strict):
     """Scores a clock and SM through exponential and rescaling."""
     block_clocks: Fitted = 4000.0
     """A thread block before its first and after its last tile of keys."""
+    row_share: Fitted = 0.0
+    """Share of that which goes with the rows it has, of 128: loading queries and storing results."""
+    wide_factor: Fitted = 1.0
+    """By how much longer a key takes than its width says, where heads are wider than 128 and tiles have fewer keys."""
     tail: Fitted = 0.4
     """Share of the longest block's time by which the blocks end unevenly."""
     window_keys: Fitted = 64.0
     """Keys outside a sliding window that a block still visits, behind the mask at its two ends."""
+    convert_clocks: Fitted = 0.0
+    """A key of 128 elements and its value, for each block: to convert them into the type of the arithmetic."""
     combine_us: Fitted = 8.0
     """Adding up the parts where keys are split over blocks."""
 
@@ -119,9 +125,44 @@ class DecodeCondition(Strict):
     sm_wide: Fitted = 1.0
     """By how much longer that takes where heads are wider than 128 and tiles have fewer keys."""
     combine_us: Fitted = 2.0
-    mha_block_clocks: Fitted = 2400.0
-    """`block_clocks` and `tile_clocks` of the kernel for heads that share no keys, where a framework has one."""
-    mha_tile_clocks: Fitted = 4500.0
+
+
+class XqaCondition(Strict):
+    """How TensorRT-LLM runs a decode (gpu_trtllm): XQA for heads that share keys, and MMHA, which shares nothing."""
+
+    extra_us: Fitted = 2.5
+    rope_us: Fitted = 2.5
+    """Of XQA for Hopper on 64-wide heads (with attention sinks): rotary embedding and append are a kernel of their own."""
+    read_factor: Fitted = 1.1
+    overlap: Fitted = 2.0
+    """As of the physics, within one wave of blocks."""
+    latency_clocks: Fitted = 7000.0
+    """A block of XQA without keys, alone on its SM."""
+    block_clocks: Fitted = 2500.0
+    """Of the SM, where it has several."""
+    block_width: Fitted = 0.2
+    """By how much all of a block takes longer for 256-wide heads than for 128."""
+    block_group: Fitted = 0.2
+    """By how much a block takes longer, without its keys, for each 8 query heads beyond the first 8; `key_group` of a key."""
+    key_clocks: Fitted = 20.0
+    """A key through one block."""
+    key_group: Fitted = 0.1
+    sm_key_clocks: Fitted = 3.0
+    """A key of 128 bytes, of an SM's time."""
+    sm_group: Fitted = 0.3
+    combine_us: Fitted = 1.2
+    part_clocks: Fitted = 100.0
+    """To add up a part of 8 query heads 128 wide."""
+    mmha_extra_us: Fitted = 1.0
+    mmha_block_clocks: Fitted = 8000.0
+    """A block of MMHA without keys."""
+    mmha_first_clocks: Fitted = 4500.0
+    """Its first loop over keys, of which the eighth takes as long as all; `mmha_loop_clocks` each further one."""
+    mmha_loop_clocks: Fitted = 8500.0
+    mmha_split_clocks: Fitted = 9000.0
+    """Of a block that is one of several: its results written, and those of all added up."""
+    mmha_width: Fitted = 0.0
+    mmha_overlap: Fitted = 1.0
 
 
 class VectorCondition(Strict):
@@ -139,7 +180,7 @@ class Conditions(Strict):
 
     gemm: dict[str, GemmCondition] = Field(default_factory=dict)
     attention_prefill: dict[str, PrefillCondition] = Field(default_factory=dict)
-    attention_decode: dict[str, DecodeCondition] = Field(default_factory=dict)
+    attention_decode: dict[str, DecodeCondition | XqaCondition] = Field(default_factory=dict)
     vector: dict[str, VectorCondition] = Field(default_factory=dict)
 
 

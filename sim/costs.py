@@ -77,6 +77,12 @@ class Ledger:
         """Add cycles (rounded up) to a cause."""
         self.cycles[where, CAUSES.index(cause)] += np.ceil(np.maximum(cycles, 0)).astype(np.int64)
 
+    def spend_all(self, parts: dict[str, Floats]) -> None:
+        """Add the cycles of several causes, rounded so that their sum is the sum rounded up once."""
+        whole = np.ceil(np.cumsum(np.maximum(list(parts.values()), 0), axis=0)).astype(np.int64)
+        for cause, cycles in zip(parts, np.diff(whole, axis=0, prepend=0), strict=True):
+            self.cycles[:, CAUSES.index(cause)] += cycles
+
     def count(self, action: str, amount: Int64s, where: Index = slice(None)) -> None:
         self.actions[where, ACTION[action]] += amount
 

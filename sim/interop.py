@@ -1,9 +1,10 @@
-"""Results in other tools' words: vLLM's metric names, a notebook's HTML."""
+"""Results in other words: vLLM's metric names, one line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
+from typing import Any
+
+from .units import show
 
 
 def vllm(*, requests: int, prompt_tokens: int, generation_tokens: int, ttft_s: float | None, tpot_s: float | None, latency_s: float
@@ -29,8 +30,12 @@ def vllm(*, requests: int, prompt_tokens: int, generation_tokens: int, ttft_s: f
     return {name: value for name, value in found.items() if value is not None}
 
 
-def html(title: str, rows: Mapping[str, str]) -> str:
-    """A small table: what notebooks show of a result."""
-    lines = "".join(f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
-                    for name, text in rows.items())
-    return f"<table><caption>{escape(title)}</caption>{lines}</table>"
+def told(result: Any) -> dict[str, str]:
+    """What a `Result` says of itself in a few words; figures with their units."""
+    times = {"TTFT": result.ttft_s, "TPOT": result.tpot_s, "latency": result.latency_s}
+    low, high = result.confidence.band
+    return {"model": result.run.spec.name, "hardware": result.run.hardware.name,
+            **{name: show(value, "s") for name, value in times.items() if value is not None},
+            "throughput": f"{result.throughput_tok_s:,.0f} tokens/s", "energy": f"{show(result.energy_per_token_j, 'J')}/token",
+            **{f"{phase} bound by": next(iter(result.bounds(phase))) for phase in result.run.phases},
+            "real time": f"{low:.2f} to {high:.2f} x these ({result.confidence.label})"}

@@ -105,7 +105,7 @@ def split_attention(trace: Trace) -> Trace:
         shape["kind"][here] = CODE[kind]
         shape["name"][here] = len(trace.names) + i
         if kind == "softmax":
-            shape["m"][here] = shape["heads_q"][here]
+            shape["m"][here] = shape["heads_q"][here] * shape["q_len"][here]
             shape["batch"][here] = 1
     preds_count = np.diff(trace.preds_ptr)
     counts = np.where(part == 0, preds_count[source], 1)

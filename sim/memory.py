@@ -51,22 +51,24 @@ def weights_bytes(spec: ModelSpec, scenario: Scenario) -> int:
 
 def kv_cache_bytes(spec: ModelSpec, scenario: Scenario) -> int:
     """Cache of the fullest device when every request has all its tokens; a window keeps no more than its length. States of scans and
-    keys and values of encoded tokens count too."""
+    keys and values of encoded tokens count too, and so do drafted tokens and the cache of what drafts them."""
     if spec.encoder:
         return 0
     prompts = prompt_lengths(spec, scenario)
-    final = prompts[scenario.held(prompts)] + (0 if scenario.phase == "prefill" else scenario.decode_steps)
+    generated = 0 if scenario.phase == "prefill" else lower.most_generated(spec, scenario.decode_steps)
+    final = prompts[scenario.held(prompts)] + generated
     shared_by = 1 if scenario.by_request else scenario.tp
     stages = np.zeros(scenario.pp, object)
     source = source_lengths(spec, scenario)[scenario.held(prompts)]
     for number, layer in enumerate(spec.layers):
         for part in layer.sublayers:
-            window = part.window if isinstance(part, (Attention, MLA)) else None
+            reach = part.reach if isinstance(part, (Attention, MLA)) else None
             made = -(-final // layer.every)
-            kept = int(made.sum() if window is None else np.minimum(made, window).sum())
+            kept = int(made.sum() if reach is None else np.minimum(made, reach).sum())
             fixed = int(kept_elements(part, shared_by, source).sum())
             stages[number * scenario.pp // len(spec.layers)] += kept * cache_elements(part, shared_by) + fixed
-    return int(-(-max(stages) * DTYPE_BITS[scenario.kv] // 8))
+    drafted = 0 if spec.decoding.drafter is None else kv_cache_bytes(spec.decoding.drafter, scenario)
+    return int(-(-max(stages) * DTYPE_BITS[scenario.kv] // 8)) + drafted
 
 
 def use(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
@@ -148,13 +150,13 @@ def _ways_out(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> list[s
                     and use(spec, scenario.but(dtype=d, weight_dtype=None, kv_dtype=None), hardware).fits), None)
     if smaller:
         ways.append(f"--dtype {smaller}")
-    most = _most_requests(spec, scenario, hardware)
+    most = most_requests(spec, scenario, hardware)
     if 0 < most < scenario.batch:
         ways.append(f"--batch {most} or less")
     return ways or ["more devices (--pp), a smaller --dtype, or hardware with more memory"]
 
 
-def _most_requests(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> int:
+def most_requests(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> int:
     """Largest batch of the longest prompt that fits; 0 where not even one does."""
     one = scenario.but(batch=1, prompt=int(scenario.lengths.max()))
     memory = use(spec, one, hardware)

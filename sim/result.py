@@ -20,7 +20,7 @@ from .mapping import CLASSES, choices, classes
 from .overlap import Overlap, overlap, seconds, shares_of_peak
 from .pimschema import Pim
 from .simulate import Phase, Run
-from .units import ps_to_s, show
+from .units import ps_to_s
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,11 +29,12 @@ SCHEMA = "gemvane.result/1"
 PJ = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run says. Times in seconds, energy in joules over all devices, definitions as vLLM's.
 
-    TTFT: the prefill, first token included. TPOT: (end to end - TTFT) / (output - 1). None where the phase did not run.
+    TTFT: the prefill, first token included. TPOT: (end to end - TTFT) / (output - 1), where a step may give several tokens. None where
+    the phase did not run.
     """
 
     run: Run
@@ -44,7 +45,7 @@ class Result:
 
     @property
     def tpot_s(self) -> float | None:
-        return None if self.run.decode is None else ps_to_s(self.run.decode.latency_ps) / self.run.decode.steps
+        return None if self.run.decode is None else ps_to_s(self.run.decode.latency_ps) / self.run.decode.tokens
 
     @property
     def latency_ps(self) -> int:
@@ -60,7 +61,8 @@ class Result:
         scenario = self.run.scenario
         if self.run.decode is None and self.run.prefill is not None and (self.run.spec.encoder or scenario.phase == "prefill"):
             return int(self.run.prefill.trace.requests.prompt.sum())
-        return scenario.batch * scenario.output
+        first = scenario.output - scenario.decode_steps if scenario.phase == "both" else 0
+        return round(scenario.batch * (first + (0 if self.run.decode is None else self.run.decode.tokens)))
 
     @property
     def throughput_tok_s(self) -> float:
@@ -91,14 +93,14 @@ class Result:
 
     @property
     def devices(self) -> int:
-        return self.run.scenario.tp * self.run.scenario.pp
+        return self.run.scenario.devices
 
     @cached_property
     def energy_by_component_j(self) -> dict[str, float]:
         """Dynamic energy by part of the machine, and static."""
         counts = sum(_actions(phase) for phase in self.run.phases.values())
         assert isinstance(counts, np.ndarray)
-        parts = energy.by_component_pj(counts * self.run.scenario.tp, self.run.hardware)
+        parts = energy.by_component_pj(counts * self.run.scenario.alike, self.run.hardware)
         static = energy.static_pj(self.run.hardware, self.latency_ps, self.devices)
         return {name: pj * PJ for name, pj in parts.items()} | {"static": static * PJ}
 
@@ -139,9 +141,9 @@ class Result:
     @cached_property
     def energy_by_cause_j(self) -> dict[str, dict[str, dict[str, float]]]:
         """Phase -> unit -> cause -> joules of dynamic energy over all devices; with the static energy, all there is."""
-        tp = self.run.scenario.tp
+        alike = self.run.scenario.alike
         each = {name: breakdown.energy_j(phase, self.run.hardware) for name, phase in self.run.phases.items()}
-        return {name: {unit: {cause: joules * tp for cause, joules in causes.items()} for unit, causes in units.items()}
+        return {name: {unit: {cause: joules * alike for cause, joules in causes.items()} for unit, causes in units.items()}
                 for name, units in each.items()}
 
     @cached_property
@@ -160,10 +162,10 @@ class Result:
     @property
     def tried(self) -> list[dict[str, Any]]:
         """The schedules of the decode steps among which `auto` or a list of units chose the fastest; empty without a choice."""
-        steps = self.run.decode.steps if self.run.decode is not None else 1
+        tokens = self.run.decode.tokens if self.run.decode is not None else 1
         open_to = [work for work, units in choices(self.run.hardware).items() if len(units) > 1]
         out = [{"sub_batches": t.sub_batches, "placement": {work: t.placement[work] for work in open_to if work in t.alone_ps},
-                "tpot_s": ps_to_s(t.latency_ps) / steps} for t in self.run.tried.get("decode", ())]
+                "tpot_s": ps_to_s(t.latency_ps) / tokens} for t in self.run.tried.get("decode", ())]
         return out if len(out) > 1 else []
 
     def bounds(self, phase: str) -> dict[str, float]:
@@ -178,7 +180,7 @@ class Result:
     def energy_of(self, phase: str) -> float:
         """Joules of one phase, static included."""
         run = self.run.phases[phase]
-        dynamic = sum(energy.by_component_pj(_actions(run) * self.run.scenario.tp, self.run.hardware).values())
+        dynamic = sum(energy.by_component_pj(_actions(run) * self.run.scenario.alike, self.run.hardware).values())
         return (dynamic + energy.static_pj(self.run.hardware, run.latency_ps, self.devices)) * PJ
 
     @cached_property
@@ -280,14 +282,8 @@ class Result:
         return interop.vllm(requests=asked.batch, prompt_tokens=int(prefill.trace.requests.prompt.sum()) if prefill else 0,
                             generation_tokens=asked.batch * out, ttft_s=self.ttft_s, tpot_s=self.tpot_s, latency_s=self.latency_s)
 
-    def _repr_html_(self) -> str:
-        times = {"TTFT": self.ttft_s, "TPOT": self.tpot_s, "latency": self.latency_s}
-        low, high = self.confidence.band
-        return interop.html(f"{self.run.spec.name} on {self.run.hardware.name}", {
-            **{name: show(value, "s") for name, value in times.items() if value is not None},
-            "throughput": f"{self.throughput_tok_s:,.0f} tokens/s", "energy": f"{show(self.energy_per_token_j, 'J')}/token",
-            **{f"{phase} bound by": next(iter(self.bounds(phase))) for phase in self.run.phases},
-            "real time": f"{low:.2f} to {high:.2f} x these ({self.confidence.label})"})
+    def __repr__(self) -> str:
+        return f"<Result: {', '.join(f'{name} {text}' for name, text in interop.told(self).items())}>"
 
     def to_perfetto(self, path: str | Path, steps: int = 2) -> None:
         """Write a Chrome trace (Perfetto opens it; .gz compresses): the prefill and the first `steps` decode steps."""
@@ -335,7 +331,7 @@ def _busy_ps(phase: Phase, units: int) -> Floats:
 def _ops(name: str, phase: Phase, run: Run) -> list[dict[str, Any]]:
     units = list(run.hardware.spec.units)
     rows = phase.trace.rows
-    dynamic = energy.energy_pj(phase.actions, run.hardware) * PJ * run.scenario.tp
+    dynamic = energy.energy_pj(phase.actions, run.hardware) * PJ * run.scenario.alike
     by_cause = seconds(phase, run.hardware)
     out = []
     for code in dict.fromkeys(rows.name.tolist()):

@@ -7,9 +7,11 @@ cache has its mean there, and a step takes milliseconds to simulate where a gene
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gemvane.workloads import lower
 from gemvane.workloads.scenario import Scenario
@@ -24,6 +26,8 @@ from .simulate import Phase, Run, simulate
 
 SHARE = 0.1
 """By how much a number is changed."""
+LEAST = 3
+"""A count above it may change by one where a tenth of it rounds to nothing."""
 SECTIONS = ("memory.", "units.", "power.")
 FOLLOWS = ("memory.capacity", "memory.pins", "memory.pin_rate")
 """Not changed: what must fit is asked of the whole run, and pins follow from the bandwidth."""
@@ -98,47 +102,50 @@ def figures(run: Run) -> Figures:
         f"{phase}_energy_j": result.energy_of(phase) for phase in run.phases}
 
 
-def sensitivity(run: Run, measure: Measure = figures, phases: Sequence[str] = ("prefill", "decode"), share: float = SHARE) -> Sensitivity:
-    """Every number of the hardware changed by -`share` and +`share`, one at a time, by exact simulation of the short run.
+def sensitivity(run: Run, measure: Measure = figures, phases: Sequence[str] = ("prefill", "decode")
+                ) -> Sensitivity:
+    """Every number of the hardware a tenth less and a tenth more, one at a time, by exact simulation of the short run.
 
     `measure` gives the figures of a short run; those that are zero are left out. ValueError as `middle`.
     """
     base = {name: value for name, value in measure(middle(run, phases=phases)).items() if value}
     found, left_out = [], {}
-    for key in numbers(run.hardware):
+    for key, value in numbers(run.hardware).items():
         try:
-            tried = [scaled_text(run.hardware, key, factor) for factor in (1 - share, 1 + share)]
+            tried = [scaled(key, value, factor) for factor in (1 - SHARE, 1 + SHARE)]
         except ValueError as error:
             left_out[key] = str(error)
             continue
         changes: list[Figures | None] = []
-        for value in tried:
+        for new in tried:
             try:
-                other = measure(middle(run, redesigned(run.hardware, {key: value}), phases))
+                other = measure(middle(run, redesigned(run.hardware, {key: new}), phases))
                 changes.append({name: other[name] / was - 1 for name, was in base.items()})
             except ValueError as error:
                 changes.append(None)
                 left_out[key] = str(error)
         if any(changes):
             left_out.pop(key, None)
-            found.append(Effect(key, str(stated(run.hardware, key)), (str(tried[0]), str(tried[1])), *changes))
+            found.append(Effect(key, str(value), (str(tried[0]), str(tried[1])), *changes))
     return Sensitivity(tuple(found), left_out)
 
 
-def numbers(hardware: Hardware) -> Iterator[str]:
-    """Keys of the numbers that describe silicon and follow from no other."""
-    for key in hardware.provenance:
-        if key.startswith(SECTIONS) and key not in FOLLOWS and not set(key.split(".")) & set(PEAKS):
-            yield key
+def numbers(hardware: Hardware) -> dict[str, Any]:
+    """The numbers that describe silicon and follow from no other, by key, as the file states them."""
+    return {key: stated(hardware, key) for key in hardware.provenance
+            if key.startswith(SECTIONS) and key not in FOLLOWS and not set(key.split(".")) & set(PEAKS)}
 
 
-def scaled_text(hardware: Hardware, key: str, factor: float) -> int | str:
-    """A number times a factor as a hardware file would state it, rounded where it counts things. ValueError where that is no change."""
-    value = stated(hardware, key)
+def scaled(key: str, value: Any, factor: float) -> int | str:
+    """A number times a factor as a hardware file would state it; a count above LEAST changes by one at least. ValueError where that is
+    no change."""
     if isinstance(value, int):
-        if round(value * factor) in (value, 0):
+        new = round(value * factor)
+        if new == value and value > LEAST:
+            new += 1 if factor > 1 else -1
+        if new in (value, 0):
             raise ValueError(f"{key}: {value} is too small a count to be changed by a share.")
-        return round(value * factor)
+        return new
     match = _AMOUNT.fullmatch(str(value))
     if match is None:
         raise ValueError(f"{key}: {value!r} is not an amount.")
@@ -147,5 +154,5 @@ def scaled_text(hardware: Hardware, key: str, factor: float) -> int | str:
 
 def operator_s(phase: Phase, name: str) -> float:
     """Seconds that the operators of a name work in a phase, at full speed."""
-    rows = [i for i, code in enumerate(phase.trace.rows.name.tolist()) if phase.trace.names[code] == name]
+    rows = np.flatnonzero(phase.trace.rows.name == phase.trace.names.index(name))
     return float(phase.duration_ps[:, phase.alike[rows]].sum()) / 1e12

@@ -65,6 +65,18 @@ class Phase:
     """Operators last their duration, and longer where others slow them."""
     waits: Waits
     sub_batches: int
+    accepted: float = 1.0
+    """Tokens that a step gives each request, in the mean."""
+
+    @property
+    def tokens(self) -> float:
+        """Tokens that its decode steps give each request, in the mean: at least as many as were asked for."""
+        return self.steps * self.accepted
+
+    def grown(self, steps: Int64s) -> Int64s:
+        """Tokens in the cache beyond the prompt in some of the steps, counted from 0 (drafts have fewer)."""
+        more: Int64s = self.trace.rows.generated.max() + lower.more_tokens(self.steps, self.accepted)[steps]
+        return more
 
     @property
     def alone_ps(self) -> Int64s:
@@ -135,7 +147,7 @@ def simulate(spec: ModelSpec, scenario: Scenario, hardware: Hardware, source: So
     tried: dict[str, tuple[Tried, ...]] = {}
     if scenario.phase != "decode":
         first, tried["prefill"] = _fastest([source.prefill(spec, scenario, scenario.pp)], 1, hardware, machines)
-    steps = scenario.decode_steps if scenario.phase == "both" else scenario.output
+    steps = lower.steps(spec, scenario.decode_steps if scenario.phase == "both" else scenario.output)
     if scenario.phase != "prefill" and not spec.encoder and steps:
         second, tried["decode"] = _decode(spec, scenario, hardware, machines, steps, source)
     return Run(spec, scenario, hardware, used, first, second, tried, tuple(warnings), transforms)
@@ -148,7 +160,7 @@ def _decode(spec: ModelSpec, scenario: Scenario, hardware: Hardware, machines: d
     channels = max((unit.channels for unit in hardware.spec.units.values() if isinstance(unit, Pim)), default=1)
     counts = dict.fromkeys(min(scenario.batch, n * scenario.pp) for n in _sub_batches(scenario, hardware))
     traces = [source.decode_step(spec, scenario, sub_batches=n, partition=policy.partition, channels=channels) for n in counts]
-    return _fastest(traces, steps, hardware, machines)
+    return _fastest(traces, steps, hardware, machines, spec.decoding.accepted)
 
 
 def _sub_batches(scenario: Scenario, hardware: Hardware) -> tuple[int, ...]:
@@ -162,9 +174,10 @@ def _sub_batches(scenario: Scenario, hardware: Hardware) -> tuple[int, ...]:
     return (asked,)
 
 
-def _fastest(traces: list[Trace], steps: int, hardware: Hardware, machines: dict[str, Any]) -> tuple[Phase, tuple[Tried, ...]]:
+def _fastest(traces: list[Trace], steps: int, hardware: Hardware, machines: dict[str, Any],
+             accepted: float = 1.0) -> tuple[Phase, tuple[Tried, ...]]:
     """The phase that ends first, of the given traces and of the units that the hardware offers for each class of work."""
-    runs = [run_phase(trace, steps, hardware, machines, placement)
+    runs = [run_phase(trace, steps, hardware, machines, placement, accepted)
             for trace in traces for placement in mapping.placements(hardware, trace)]
     tried = (Tried(run.sub_batches, run.placement, run.latency_ps, _alone_ps(run, hardware)) for run in runs)
     return min(runs, key=lambda run: run.latency_ps), tuple(tried)
@@ -179,14 +192,15 @@ def _alone_ps(run: Phase, hardware: Hardware) -> dict[str, int]:
     return {work: spent for work, spent in each.items() if spent}
 
 
-def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, Any], placement: mapping.Placement) -> Phase:
-    """A trace mapped, costed and scheduled; `steps` times in a row, with a growing cache."""
+def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, Any], placement: mapping.Placement,
+              accepted: float = 1.0) -> Phase:
+    """A trace mapped, costed and scheduled; `steps` times in a row, with a cache that grows by `accepted` tokens a step."""
     trace = mapping.lower_to(trace, hardware, placement)
     unit = mapping.assign(trace, hardware, placement)
     costed = np.stack([c for name, c in trace.rows._asdict().items() if name not in NOT_COSTED] + [unit])
     _, first, alike = np.unique(costed, axis=1, return_index=True, return_inverse=True)
     alike = alike.reshape(-1)
-    entries = _Entries(trace.rows.take(first), unit[first], trace, steps)
+    entries = _Entries(trace.rows.take(first), unit[first], trace, steps, accepted)
     duration_ps, bound, cycles, actions, choice = entries.cost(hardware, machines)
 
     count = len(hardware.spec.units)
@@ -206,7 +220,7 @@ def run_phase(trace: Trace, steps: int, hardware: Hardware, machines: dict[str, 
         if pairs.slow(new) is NONE:  # what works at once in it is slowed as simulated
             break
     sub_batches = int(trace.rows.sub_batch.max()) + 1
-    return Phase(trace, placement, unit, alike, duration_ps, bound, cycles, actions, choice, timeline, waits, sub_batches)
+    return Phase(trace, placement, unit, alike, duration_ps, bound, cycles, actions, choice, timeline, waits, sub_batches, accepted)
 
 
 @dataclass(frozen=True)
@@ -217,6 +231,7 @@ class _Entries:
     unit: Int64s
     trace: Trace
     steps: int
+    accepted: float
 
     def cost(self, hardware: Hardware, machines: dict[str, Any]) -> tuple[Int64s, Int64s, Int64s, Int64s, Int64s]:
         """duration_ps and bound [step, entry]; cycles [entry, cause] and actions [entry, action] summed over the steps; choice [entry].
@@ -228,6 +243,7 @@ class _Entries:
         cycles, actions = np.zeros((size, len(CAUSES)), np.int64), np.zeros((size, len(ACTIONS)), np.int64)
         choice = np.zeros(size, np.int64)
         grows = (self.rows.kv_len > 0) & (self.rows.phase == 1)
+        base = int(self.trace.rows.generated.max())
         for u, (name, unit) in enumerate(hardware.spec.units.items()):
             for growing, times in ((False, 1), (True, self.steps)):
                 index = np.flatnonzero((self.unit == u) & (grows == growing))
@@ -235,7 +251,7 @@ class _Entries:
                     continue
                 rows = self.rows.take(index)
                 if growing:
-                    rows = lower.grow(rows, self.trace.requests, int(rows.generated[0]) + np.arange(times))
+                    rows = lower.grow(rows, self.trace.requests, base + lower.more_tokens(times, self.accepted), base)
                 costs = devices.cost(unit.kind, rows, machines[name], self.trace.requests)
                 ps = cycles_to_ps_all(costs.total_cycles, machines[name].freq_hz)
                 duration_ps[:, index] = ps.reshape(times, index.size)
@@ -286,7 +302,7 @@ def _groups(hardware: Hardware, stages: int) -> Int64s:
 
 
 def _check_links(scenario: Scenario, hardware: Hardware) -> list[str]:
-    wanted = scenario.tp * scenario.pp
+    wanted = scenario.devices
     links = [u for u in hardware.spec.units.values() if isinstance(u, Link)]
     if wanted > 1 and not links:
         raise ValueError(f"{hardware.name} has no link to other devices. Use --tp 1 --pp 1, or add a unit of kind link.")

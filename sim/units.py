@@ -63,6 +63,8 @@ DIMENSIONS = {
         Dimension("fraction", "parts of one", {"%": Fraction(1, 100)}, "88 %", whole=False),
         Dimension("ratio", "times", {"x": Fraction(1), "%": Fraction(1, 100)}, "3 x", whole=False),
         Dimension("token rate", "tokens per second", _scaled(_DECIMAL, "tok/s"), "2.9 ktok/s", whole=False),
+        Dimension("work", "operations", _scaled(_DECIMAL, "FLOP", "OP"), "2.4 GFLOP"),
+        Dimension("parameter count", "parameters", _scaled(_DECIMAL, "params"), "110 Mparams"),
     )
 }
 

@@ -19,8 +19,8 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
          "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe")
 PATIENCE_S = 30.0
 HAND_OVER = """\
-import os, sys
-reads, writes = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2]))
+import fcntl, os, sys
+reads, writes = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
 os.dup2(reads, 3)
 os.dup2(writes, 4)
 os.execv(sys.argv[3], sys.argv[3:])
@@ -35,7 +35,7 @@ class Browser:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._profile = tempfile.mkdtemp(prefix="chromium-")
-        self._number, self._buffer, self._events = 0, b"", []
+        self._number, self._buffer = 0, b""
         theirs_in, self._to = os.pipe()
         self._from, theirs_out = os.pipe()
 
@@ -78,7 +78,7 @@ class Browser:
         """Go there and wait until the page says that it is drawn."""
         self.call("Page.navigate", url=address)
         end = time.monotonic() + PATIENCE_S
-        while not self.value(ready):
+        while not self.value(f"location.href === {json.dumps(address)} && ({ready})"):
             if time.monotonic() > end:
                 raise TimeoutError(f"{address} was not ready: {self.errors}")
             time.sleep(0.05)
@@ -107,7 +107,10 @@ class Browser:
         while b"\0" not in self._buffer:
             if not select.select([self._from], [], [], PATIENCE_S)[0]:
                 raise TimeoutError("the browser is silent")
-            self._buffer += os.read(self._from, 1 << 20)
+            heard = os.read(self._from, 1 << 20)
+            if not heard:
+                raise RuntimeError("the browser has ended")
+            self._buffer += heard
         line, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(line)
         self._heard(message.get("method", ""), message.get("params", {}))

@@ -1,7 +1,7 @@
-"""The examples of README.md and docs/: found, run, and (with --write) given their real output.
+"""The examples of README.md and docs/: found, run, and (with --write, of all pages or of those named) given their real output.
 
 A ```console block holds commands after "$ " and what they print; a line "..." stands for any lines. A ```python block
-is run as a script; what it prints follows in a ```text block, if there is one right behind it.
+is run as a script; what it prints follows in a ```text block, if there is one right behind it. Notebooks are run cell by cell.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
@@ -90,7 +91,30 @@ def rewritten(page: Path, folder: Path) -> str:
     return BLOCK.sub(block, page.read_text(encoding="utf-8"))
 
 
+def notebooks() -> list[Path]:
+    return sorted((ROOT / "docs").glob("*.ipynb"))
+
+
+def executed(path: Path, folder: Path) -> Any:
+    """The notebook with the outputs of a fresh run, without what differs from run to run."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    for number, cell in enumerate(notebook.cells):
+        cell.metadata, cell.id = {}, f"cell-{number}"
+    return notebook
+
+
 if __name__ == "__main__" and "--write" in sys.argv:
-    for path in pages():
+    named = [Path(word).resolve() for word in sys.argv[1:] if word != "--write"]
+    for path in named or [*pages(), *notebooks()]:
         with tempfile.TemporaryDirectory() as name:
-            path.write_text(rewritten(path, Path(name)), encoding="utf-8")
+            if path.suffix == ".ipynb":
+                import nbformat
+
+                nbformat.write(executed(path, Path(name)), path)
+            else:
+                path.write_text(rewritten(path, Path(name)), encoding="utf-8")

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 import gemvane as gv
 from gemvane.cli import app
 from gemvane.validate.claims import bench, page, scoreboard, value
+from gemvane.workloads import catalog, lower
+from gemvane.workloads.scenario import Scenario
 
 RUNNER = CliRunner()
 PAGE = """\
@@ -73,7 +75,7 @@ def test_a_ratio_of_two_runs_is_compared_with_the_claimed_one(tmp_path: Path) ->
     assert row.ratio == pytest.approx(a / b / 3)
     assert (row.unit, row.claimed_value, row.simulated_value) == ("", 3.0, pytest.approx(a / b))
     assert (row.claimed, row.simulated, row.paper, row.kind) == ("3 x", f"{a / b:.3g} x", "A. N. Author, A Paper, 2026", "claimed")
-    assert (row.verdict, row.reason, row.assumptions) == ("differs", "within 20 %: it is a guess", ["both run alone"])
+    assert (row.verdict, row.reason, row.assumptions) == ("right direction", "within 20 %: it is a guess", ["both run alone"])
 
 
 def test_a_kernel_runs_on_changed_hardware(tmp_path: Path) -> None:
@@ -88,11 +90,11 @@ def test_a_kernel_runs_on_changed_hardware(tmp_path: Path) -> None:
 def test_what_cannot_be_expressed_has_no_figure_but_a_reason(tmp_path: Path) -> None:
     row = rows(tmp_path)["trained"]
     assert (row.claimed, row.simulated, row.ratio) == ("40 % of peak", None, None)
-    assert (row.verdict, row.reason) == ("cannot be expressed", "no training")
+    assert (row.verdict, row.reason) == ("not modelled", "no training")
 
 
-@pytest.mark.parametrize(("part", "verdict"), [(0.99, "differs"), (1.01, "agrees")])
-def test_agreement_is_as_near_as_the_page_says(tmp_path: Path, part: float, verdict: str) -> None:
+@pytest.mark.parametrize(("part", "verdict"), [(0.99, "right direction"), (1.01, "reproduced")])
+def test_reproduced_is_as_near_as_the_page_says(tmp_path: Path, part: float, verdict: str) -> None:
     ratio = rows(tmp_path)["faster"].ratio
     assert ratio is not None
     assert rows(tmp_path, ('"20 %"', f'"{100 * part * abs(ratio - 1):.3f} %"'))["faster"].verdict == verdict
@@ -143,6 +145,60 @@ def test_an_experiment_that_stands_twice_runs_once(tmp_path: Path, monkeypatch: 
     assert len(runs) == 1
 
 
+@pytest.mark.parametrize(
+    ("simulated", "claimed", "within", "side", "nothing", "word"),
+    [
+        (2.5, 3.0, 0.2, None, 1.0, "reproduced"), (2.3, 3.0, 0.2, None, 1.0, "right direction"),
+        (9.0, 3.0, 0.2, None, 1.0, "right direction"),
+        (1.0, 3.0, 0.2, None, 1.0, "not reproduced"), (0.9, 3.0, 0.2, None, 1.0, "not reproduced"),
+        (0.9, 0.5, 0.2, None, 1.0, "right direction"),
+        (0.05, 0.25, 0.2, None, 0.0, "right direction"), (-0.05, 0.25, 0.2, None, 0.0, "not reproduced"),
+        (5e-3, 9e-3, 0.2, None, None, "not reproduced"), (5.0, 1.0, 0.2, None, 1.0, "not reproduced"),
+        (1.2, 1.1, None, "above", 1.0, "reproduced"), (1.05, 1.1, None, "above", 1.0, "right direction"),
+        (0.9, 1.0, None, "above", 1.0, "not reproduced"), (0.9, 1.0, None, "below", 1.0, "reproduced"),
+    ],
+)
+def test_the_four_verdicts(simulated: float, claimed: float, within: float | None, side: str | None, nothing: float | None,
+                           word: str) -> None:
+    assert scoreboard.verdict(simulated, claimed, within, side, nothing) == word
+
+
+@pytest.mark.parametrize(
+    ("expression", "dimension", "claimed", "nothing"),
+    [
+        ("a.tpot / b.tpot", "ratio", "3 x", 1.0), ("a.tpot * (1 + 5 * a.share.gemm) / b.tpot", "ratio", "3 x", 1.0),
+        ("1 - a.energy / b.energy", "ratio", "25 %", 0.0), ("mean(a.kv_cache / b.kv_cache)", "ratio", "10 %", 1.0),
+        ("a.utilisation.gpu", "ratio", "65 %", None), ("a.tpot", "time", "29 ms", None),
+        ("a.tpot / (b.tpot - a.tpot)", "ratio", "25 %", None),
+    ],
+)
+def test_no_change_is_what_alike_experiments_would_give(expression: str, dimension: str, claimed: str, nothing: float | None) -> None:
+    assert value.unchanged(expression, dimension, claimed) == nothing
+
+
+def test_a_model_may_have_other_sizes_or_another_mixer(tmp_path: Path) -> None:
+    def parameters(*changes: tuple[str, str]) -> float | None:
+        value_of_a = ("a.tpot / b.tpot", "a.parameters * (b.tpot / b.tpot)"), ('"3 x"', '"100 Mparams"')
+        return rows(tmp_path, *value_of_a, *changes)["faster"].simulated_value
+
+    layer = 12 * 768 * 768 + 13 * 768
+    assert parameters() == 124_439_808
+    assert parameters(("model: gpt2,", "model: gpt2, config: {n_layer: 10},")) == 124_439_808 - 2 * layer
+    attention = 4 * 768 * 768 + 4 * 768
+    chain = "model: gpt2, mixer: [{name: mix, kind: gemm, n: 768, k: 768, bias: true}],"
+    assert parameters(("model: gpt2,", chain)) == 124_439_808 - 12 * (attention - 768 * 769)
+
+
+def test_flops_and_memory_are_those_of_the_changed_workload(tmp_path: Path) -> None:
+    half = ("output: 4}}", 'output: 4, transforms: ["quantise:weights=int8"]}}')
+    changes = ("a.tpot / b.tpot", "a.memory / b.memory - a.kv_cache / b.memory + 0 * (a.flops / b.flops)"), half
+    row = rows(tmp_path, *changes)["faster"]
+    whole = gv.run("gpt2", "h100-sxm", batch=2, prompt=16, output=4).run.memory
+    assert row.simulated_value == pytest.approx(whole.weights_bytes / 2 / (whole.weights_bytes + whole.kv_cache_bytes), rel=1e-3)
+    flops = rows(tmp_path, ("a.tpot / b.tpot", "a.flops * (b.flops / b.flops)"), ('"3 x"', '"1 GFLOP"'))["faster"].simulated_value
+    assert flops == lower.generation(catalog.load("gpt2"), Scenario(batch=2, prompt=16, output=4)).flops
+
+
 # What a page may not say
 
 WRONG = {  # what is changed into what, the line, the key under claims and what is said
@@ -158,7 +214,7 @@ WRONG = {  # what is changed into what, the line, the key under claims and what 
     "no such experiment": ("a.tpot / b.tpot", "a.tpot / c.tpot", 13, "faster.value: no experiment 'c'. Expected one of a, b."),
     "no such figure": ("a.tpot / b", "a.tpto / b", 13, "faster.value: a model has no figure 'tpto' (did you mean 'tpot'?)."),
     "a figure of a run": ("one.latency", "one.tpot", 23,
-        "matmul.value: a kernel has no figure 'tpot'. Expected one of latency, energy, power."),
+        "matmul.value: a kernel has no figure 'tpot'. Expected one of latency, energy, power, result."),
     "units that do not fit": ("a.tpot / b.tpot", "a.tpot + b.power", 13, "faster.value: 'a.tpot + b.power' joins a time and a power."),
     "no arithmetic": ("a.tpot / b.tpot", "max(a.tpot, b.tpot)", 13, "faster.value: 'max(a.tpot, b.tpot)' is no part of a value."),
     "no expression": ("a.tpot / b.tpot", "a.tpot /", 13, "faster.value: 'a.tpot /' cannot be read."),
@@ -179,6 +235,19 @@ WRONG = {  # what is changed into what, the line, the key under claims and what 
     "an option": ("{batch: 2,", "{batches: 2,", 11,
         "faster.experiments.a.scenario: unknown option 'batches'. Expected some of batch, prompt,"),
     "an option's value": ("{batch: 2,", "{batch: 0,", 11, "faster.experiments.a.scenario: batch is 0. Expected a whole number"),
+    "a value of a config": ("model: gpt2,", "model: gpt2, config: {n_layer: none},", 11,
+        "faster.experiments.a.config: gemvane/workloads/models/gpt2.json: key 'n_layer' = 'none': want a positive whole number"),
+    "a step without a kind": ("model: gpt2,", "model: gpt2, mixer: [{name: mix}],", 11,
+        "faster.experiments.a.mixer: a step has no kind. Expected a name, a kind and its sizes."),
+    "a kind of a step": ("model: gpt2,", "model: gpt2, mixer: [{name: mix, kind: lerpp}],", 11,
+        "faster.experiments.a.mixer: unknown kind 'lerpp' (did you mean 'lerp'?)."),
+    "a field of a step": ("model: gpt2,", "model: gpt2, mixer: [{name: mix, kind: gemm, width: 3}],", 11,
+        "faster.experiments.a.mixer: unknown field of a step 'width'. Expected some of name, kind, n, k"),
+    "a size of a step": ("model: gpt2,", "model: gpt2, mixer: [{name: mix, kind: gemm, n: many}],", 11,
+        "faster.experiments.a.mixer: n of a step is 'many'. Expected a whole number."),
+    "a chain without attention": ("model: gpt2,", "model: mamba-130m, mixer: [{name: mix, kind: gemm, n: 8, k: 8}],", 11,
+        "faster.experiments.a.mixer: a chain: mamba-130m has no softmax attention over its own tokens to change."),
+    "a mixer of a kernel": ("K: 4096}", "K: 4096}, mixer: [{name: mix, kind: add}]", 22, "matmul.experiments.one.mixer: goes with a model"),
     "a column": ("M: 16", "m: 16", 22, "matmul.experiments.one.kernel: unknown column 'm'. Expected some of op, dtype"),
     "a kernel": ("op: gemm", "op: gem", 22, "matmul.experiments.one.kernel: kernel table: row 0: op 'gem' is unknown."),
     "too large": ("model: gpt2,", "model: llama3-405b,", 11, "faster.experiments.a.scenario: llama3-405b needs"),
@@ -220,8 +289,8 @@ def tpu() -> dict[str, scoreboard.Row]:
 @pytest.mark.parametrize(
     ("name", "ratio", "verdict"),
     [
-        ("v2-matmul", 0.999, "agrees"), ("v2-reduce-scatter", 0.958, "agrees"), ("palm-decode", 0.45, "differs"),
-        ("palm-prefill", 0.60, "differs"), ("palm-chat", 0.45, "differs"),
+        ("v2-matmul", 0.999, "reproduced"), ("v2-reduce-scatter", 0.958, "reproduced"), ("palm-decode", 0.45, "not reproduced"),
+        ("palm-prefill", 0.60, "not reproduced"), ("palm-chat", 0.45, "not reproduced"),
     ],
 )
 def test_the_tpu_page_comes_out_as_it_is_reported(tpu: dict[str, scoreboard.Row], name: str, ratio: float, verdict: str) -> None:
@@ -235,37 +304,9 @@ def test_the_matmul_of_tpu_v2_is_its_roofline_and_the_reduce_scatter_half_the_by
         assert tpu[name].ratio == pytest.approx(seconds / claimed, rel=0.002)
 
 
-BUNDLED = {name: page.load(name) for name in page.names()}
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-QUICK = [name for name, one in BUNDLED.items() if not one.spec.axes]
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in BUNDLED])
-def test_every_bundled_claim_that_differs_is_explained(name: str) -> None:
-    for row in scoreboard.run([BUNDLED[name]]):
-        assert row.why or row.verdict != "differs", row.id
-
-
-@pytest.mark.parametrize("name", BUNDLED)
-def test_every_bundled_claim_that_is_run_says_what_it_assumes(name: str) -> None:
-    spec = BUNDLED[name].spec
-    for one, claim in spec.claims.items():
-        assert claim.assumptions or spec.assumptions or claim.cannot, one
-
-
-@pytest.mark.parametrize(("name", "file"), [("tpu", "claims-tpu.md"), pytest.param("neupims", "neupims.md", marks=pytest.mark.slow)])
-def test_the_pages_in_docs_are_what_the_command_writes(name: str, file: str, tmp_path: Path) -> None:
-    done = RUNNER.invoke(app, ["validate", "claims", name, "-o", str(tmp_path / file)])
-    assert done.exit_code == 0, done.stderr
-    made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
-    assert len(made) == 1 + len(BUNDLED[name].spec.plots)
-    for part, text in made.items():
-        assert text == (DOCS / part).read_text(encoding="utf-8"), part
-
-
 def test_the_quick_claims_of_neupims_are_still_as_the_page_in_docs_has_them() -> None:
-    text = (DOCS / "neupims.md").read_text(encoding="utf-8")
-    whole = BUNDLED["neupims"]
+    text = (Path(__file__).resolve().parent.parent / "docs" / "neupims.md").read_text(encoding="utf-8")
+    whole = page.load("neupims")
     some = {name: whole.spec.claims[name] for name in ("interleaving-loses", "interleaving-wins", "npu-busy-blocked", "area")}
     for row in scoreboard.run([replace(whole, spec=whole.spec.model_copy(update={"claims": some}))]):
         cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(f"| {row.claim} |")]
@@ -280,7 +321,8 @@ def test_json_is_one_list_of_what_the_design_asks_for() -> None:
     found = json.loads(done.stdout)
     assert {"claim", "paper", "kind", "claimed", "simulated", "ratio", "verdict", "assumptions"} < found[0].keys()
     assert [row["id"] for row in found] == list(page.load("tpu").spec.claims)
-    assert {row["verdict"] for row in found} == {"agrees", "differs", "cannot be expressed"}
+    assert {row["verdict"] for row in found} == {"reproduced", "not reproduced", "not modelled"}
+    assert {row["figure"] for row in found[:5]} == {"latency", "utilisation"}
 
 
 def test_the_screen_and_the_page_show_both_figures_and_every_reason(tmp_path: Path) -> None:

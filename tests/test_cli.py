@@ -63,7 +63,8 @@ def test_a_group_without_a_command_shows_its_help() -> None:
 
 
 def test_every_command_has_a_help() -> None:
-    for command in ("run", "compare", "trace", "doctor", "models list", "models show", "hw list", "hw show", "hw check", "hw schema",
+    for command in ("run", "compare", "sweep", "search", "trace", "doctor", "models list", "models show", "hw list", "hw show", "hw check",
+                    "hw schema",
                     "hw diff", "hw new"):
         assert gemvane(*command.split(), "--help").startswith(f"Usage: gemvane {command}")
 
@@ -110,6 +111,12 @@ def test_the_screen_of_a_run_names_inputs_bounds_and_uncertainty() -> None:
     assert "in 127 steps" in text
 
 
+def test_verbose_adds_operators_policies_and_its_own_time() -> None:
+    text = gemvane("run", *SMALL, "--hw", "neupims", "-v")
+    assert gemvane("run", *SMALL, "--hw", "neupims", "--ops") in text
+    assert "policies  sub_batches=auto" in text and "gemvane's own time for " in text
+
+
 def test_an_encoder_has_one_phase_and_says_so() -> None:
     text = gemvane("run", "bert-base", "--hw", "t4")
     assert "encode" in text and "TPOT" not in text and "output" not in text
@@ -130,9 +137,10 @@ def test_screens_are_plain_text_of_at_most_120_columns(words: tuple[str, ...]) -
 
 def test_out_holds_the_results_and_nothing_half_written(tmp_path: Path) -> None:
     text = gemvane("run", *SMALL, "--hw", "t4", "--out", str(tmp_path / "a" / "b"))
-    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["ops.csv", "result.json", "trace.json.gz"]
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == [
+        "hardware.yaml", "meta.json", "ops.csv", "result.json", "trace.json.gz"]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert text.splitlines()[-1].endswith("/a/b/{result.json, ops.csv, trace.json.gz}")
+    assert "".join(text.split()).endswith("/a/b/{result.json,ops.csv,trace.json.gz,hardware.yaml,meta.json}")
     assert (tmp_path / "a" / "b" / "result.json").read_text() == gemvane("run", *SMALL, "--hw", "t4", "--json")
 
 
@@ -145,9 +153,9 @@ def test_compare_marks_winners_and_where_they_change(tmp_path: Path) -> None:
     assert "TTFT" in blocks[1] and "tokens/s" in blocks[1] and "J/token" in blocks[1]
     thing = json.loads((tmp_path / "compare.json").read_text())
     assert thing == json_of(*words)
-    assert thing["schema"] == "gemvane.compare/1"
-    assert thing["winners"] == {"1": "a100-80g", "8": "a100-80g"}
-    assert thing["crossovers"] == []
+    assert thing["schema"] == "gemvane.compare/2"
+    assert [(won["batch"], won["fastest"]) for won in thing["winners"]] == [(1, "a100-80g"), (8, "a100-80g")]
+    assert [turn for turn in thing["crossovers"] if turn["of"] == "fastest"] == []
     assert [(cell["batch"], cell["hardware"]) for cell in thing["cells"]][:4] == [(1, "t4"), (1, "l4"), (1, "a100-80g"), (8, "t4")]
     assert all("ops" not in cell for cell in thing["cells"])
     with (tmp_path / "compare.csv").open(newline="") as file:
@@ -161,7 +169,7 @@ def test_what_does_not_fit_is_a_row_with_its_reason() -> None:
     row = next(line for line in gemvane(*words).splitlines() if line.split()[:2] == ["1", "t4"])
     assert row.endswith("need 16.1 GB, has 16.0 GB")
     cell = json_of(*words)["cells"][0]
-    assert cell.keys() == {"hardware", "batch", "reason"}
+    assert cell.keys() == {"model", "prompt", "output", "batch", "hardware", "reason"}
     assert "llama3-8b needs 16.1 GB of weights" in cell["reason"]
 
 
@@ -170,8 +178,8 @@ def test_a_change_of_winner_is_told(tmp_path: Path) -> None:
     fast = "units: {gpu: {tensor_macs_per_sm: {bf16: 8192}, tensor_peak: {bf16: 3957 TFLOP/s}, l2_bandwidth: 99 TB/s}}\n"
     (tmp_path / "big.yaml").write_text(slow + fast)
     words = ("compare", "llama3-8b", "--hw", f"h100-sxm,{tmp_path / 'big.yaml'}", "--batch", "1..64", "--output", "8", "--prompt", "128")
-    changes = json_of(*words)["crossovers"]
-    assert [(change["before"], change["after"]) for change in changes] == [("h100-sxm", "big-batch")]
+    changes = [turn for turn in json_of(*words)["crossovers"] if turn["of"] == "fastest"]
+    assert [(change["before"], change["now"]) for change in changes] == [("h100-sxm", "big-batch")]
     assert f"fastest: h100-sxm; from batch {changes[0]['batch']} on: big-batch instead of h100-sxm" in gemvane(*words)
 
 
@@ -265,7 +273,9 @@ def test_doctor_reports_versions() -> None:
     report = json_of("doctor", "--warm")
     assert report["gemvane"] == __version__ and report["packages"]["numpy"]
     assert report["warm_run_s"] > 0
-    assert "kernel cache" in gemvane("doctor")
+    assert {"timeline", "dram", "pimissue"} <= report["kernels_s"].keys() and report["numba_cache"]["bytes"] > 0
+    text = gemvane("doctor")
+    assert "kernel cache" in text and "[record]" in text and "kernels_s" not in json_of("doctor")
 
 
 @pytest.mark.parametrize(("value", "text"), [

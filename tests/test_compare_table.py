@@ -109,10 +109,18 @@ def error(rows: pd.DataFrame, gpu: str, **asked: str) -> float:
     ("h100-sxm", "trtllm", "gemm", "bf16", 0.06), ("h200", "trtllm", "gemm", "bf16", 0.06), ("a100-80g", "sglang", "gemm", "bf16", 0.08),
     ("a100-80g", "trtllm", "gemm", "bf16", 0.09), ("h100-sxm", "sglang", "gemm", "bf16", 0.07), ("h200", "sglang", "gemm", "bf16", 0.085),
     ("h100-sxm", "trtllm", "gemm", "fp8", 0.06), ("h200", "trtllm", "gemm", "fp8", 0.06), ("h100-sxm", "trtllm", "gemm", "fp8_block", 0.1),
-    ("h100-sxm", "trtllm", "attention_prefill", "bf16", 0.09), ("h200", "trtllm", "attention_prefill", "bf16", 0.09),
-    ("a100-80g", "trtllm", "attention_prefill", "bf16", 0.09), ("h100-sxm", "trtllm", "attention_prefill", "fp8", 0.09),
+    ("h100-sxm", "trtllm", "attention_prefill", "bf16", 0.075), ("h200", "trtllm", "attention_prefill", "bf16", 0.075),
+    ("a100-80g", "trtllm", "attention_prefill", "bf16", 0.09), ("h100-sxm", "trtllm", "attention_prefill", "fp8", 0.07),
     ("h100-sxm", "sglang", "attention_decode", "bf16", 0.12), ("h200", "sglang", "attention_decode", "bf16", 0.12),
-    ("a100-80g", "trtllm", "attention_decode", "bf16", 0.12), ("a100-80g", "sglang", "attention_decode", "bf16", 0.12),
+    ("a100-80g", "trtllm", "attention_decode", "bf16", 0.08), ("a100-80g", "sglang", "attention_decode", "bf16", 0.09),
+    ("h100-sxm", "trtllm", "attention_decode", "bf16", 0.085), ("h200", "trtllm", "attention_decode", "bf16", 0.085),
+    ("h100-sxm", "trtllm", "attention_decode", "bf16-fp8", 0.085), ("h200", "trtllm", "attention_decode", "bf16-fp8", 0.085),
+    ("h100-sxm", "sglang", "attention_decode", "bf16-fp8", 0.09), ("h200", "sglang", "attention_decode", "bf16-fp8", 0.09),
+    ("h100-sxm", "trtllm", "attention_prefill", "bf16-fp8", 0.075), ("h200", "trtllm", "attention_prefill", "bf16-fp8", 0.075),
+    ("h100-sxm", "sglang", "attention_prefill", "bf16", 0.09), ("h200", "sglang", "attention_prefill", "bf16", 0.09),
+    ("h100-sxm", "sglang", "attention_prefill", "fp8", 0.09), ("h200", "sglang", "attention_prefill", "fp8", 0.09),
+    ("h200", "vllm", "attention_decode", "bf16", 0.12), ("h200", "vllm", "attention_decode", "bf16-fp8", 0.12),
+    ("h200", "vllm", "attention_prefill", "bf16", 0.11), ("h200", "vllm", "attention_prefill", "bf16-fp8", 0.11),
 ])
 def test_a_calibration_holds_on_shapes_that_it_has_not_seen(name: str, framework: str, op: str, dtype: str, most: float) -> None:
     known = load(name)
@@ -130,6 +138,10 @@ def test_a_calibration_holds_on_shapes_that_it_has_not_seen(name: str, framework
     ("H200-SXM", {"op": "attention_prefill", "framework": "sglang", "kernel": "fa3"}, 0.09),
     ("A100-SXM4-80GB", {"op": "attention_decode"}, 0.12),
     ("H100-SXM", {"op": "attention_decode", "framework": "sglang", "kernel": "fa3"}, 0.12),
+    ("H100-SXM", {"op": "attention_decode", "framework": "trtllm"}, 0.09),
+    ("H200-SXM", {"op": "attention_decode", "framework": "trtllm"}, 0.09),
+    ("H100-SXM", {"op": "attention_prefill", "framework": "sglang"}, 0.095),
+    ("H200-SXM", {"op": "attention_prefill", "framework": "sglang"}, 0.095),
 ])
 def test_measured_kernels(rows: pd.DataFrame, gpu: str, asked: dict[str, str], most: float) -> None:
     assert error(rows, gpu, **asked) <= most

@@ -39,7 +39,8 @@ def test_an_empty_kernel_takes_the_floor() -> None:
 def test_a_large_matmul_runs_at_the_sustained_peak() -> None:
     m = n = k = 16896  # 66 x 132 tiles of 256 x 128: whole waves on 132 SMs
     rate = 2 * m * n * k / microseconds(gemm(m, n, k)) * 1e6
-    assert 0.9 < rate / (989.4e12 * 0.803 * FITTED.tensor_factor) <= 1
+    clock = (1 + FITTED.cap_drop) ** -0.5  # that the power limit leaves where the tensor cores never wait
+    assert 0.9 < rate / (989.4e12 * 0.803 * FITTED.tensor_factor * clock) <= 1
 
 
 def test_a_gemv_runs_at_the_sustained_memory_bandwidth() -> None:

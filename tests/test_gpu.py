@@ -162,6 +162,28 @@ def test_a_window_bounds_the_keys_of_a_prefill() -> None:
     assert prefill_us(heads(batch=16, q=16384, kv=16384, window=128)) < prefill_us(heads(batch=16, q=16384, kv=16384)) / 20
 
 
+def test_a_block_with_few_rows_starts_sooner() -> None:
+    """Half of 18,300 clocks (10 us) goes with the rows: 16 of 128 leave 1/2 + 1/16 of it."""
+    few, all_ = (prefill_us(heads(heads_q=8, heads_kv=8, q=q, kv=128), block_clocks=18300.0, row_share=0.5) for q in (16, 128))
+    assert all_ - few == pytest.approx(10.0 * (1 - 9 / 16), rel=0.02)
+
+
+def test_wide_heads_and_converted_keys_take_longer_than_their_arithmetic() -> None:
+    narrow = heads(batch=64, heads_q=8, heads_kv=8, q=1024, kv=1024)
+    wide = narrow._replace(head_dim=np.array([256.0]), value_dim=np.array([256.0]))
+    slow, plain = ({"wide_factor": factor, "score_rate": 1e9, "block_clocks": 0.0, "tail": 0.0} for factor in (2.0, 1.0))
+    assert prefill_us(narrow, **slow) == prefill_us(narrow, **plain)
+    assert prefill_us(wide, **slow) == pytest.approx(2 * prefill_us(wide, **plain), rel=0.02)
+    assert prefill_us(narrow, **plain, convert_clocks=100.0) > 1.2 * prefill_us(narrow, **plain)
+
+
+def test_tritons_prefill_masks_what_a_window_hides() -> None:
+    seen, hidden = (heads(heads_q=8, heads_kv=8, q=8192, kv=8192, window=window) for window in (0, 1024))
+    triton = OF_FRAMEWORK["triton"]
+    assert prefill_us(hidden, triton._replace(hidden_share=0.0)) < 0.7 * prefill_us(hidden, triton)
+    assert prefill_us(hidden, triton) < 0.6 * prefill_us(seen, triton)
+
+
 def decode_us(what: Heads, kernel: AttentionKernel = SPLIT_KV, **condition: float) -> float:
     parts = decode(what, BF16, machine(), kernel, DecodeCondition(**({"overlap": 1e3} | condition)))
     return float((parts.fixed + parts.busy)[0])

@@ -6,15 +6,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gemvane.sim.dram.pimpart import new_state, pim_part, run
-from gemvane.sim.dram.pimstream import Attention, score_blocks, stream, value_blocks
+from gemvane.sim.dram.pimpart import PimPart, new_state, pim_part, run
+from gemvane.sim.dram.pimstream import Attention, score_blocks, sent_streams, stream, value_blocks
+from gemvane.sim.kernels.pimissue import RELEASE
 from gemvane.validate.oracles import neupims
-from gemvane.validate.oracles.neupims_npu import Operator, Step, by_rows, gemm, program, requests, softmax_cycles, step_ends
+from gemvane.validate.oracles.neupims_npu import (
+    Access,
+    Begun,
+    Operator,
+    Step,
+    accesses,
+    by_rows,
+    gemm,
+    program,
+    requests,
+    softmax_cycles,
+    step_ends,
+)
 from gemvane.validate.oracles.neupims_stages import Stage, cycles, stored_bytes
 
 TABLE = "pim/neupims_oracle_dev.csv"
 TRACE = "pim/neupims_cmdtrace_b32_s128_t512_ch0.csv"
 FREE = pim_part(compat=True, refresh=False)
+UNKNOWN = np.zeros(0, np.int64)
+SINGLE = pim_part(buffers="single", compat=True)
+SINGLE_FREE = pim_part(buffers="single", compat=True, refresh=False)
 
 
 def refresh_free(requests: int, tokens: int, heads: int = 4) -> int:
@@ -57,6 +73,46 @@ def test_channels_with_fewer_requests_are_busy_for_less() -> None:
     assert one < cycles(Stage(0, 0, 4, 128, 48, ()), FREE).pim_busy < two
 
 
+@pytest.mark.parametrize(("part", "tokens", "keys", "values"),
+                         [(FREE, 128, 21, 36), (SINGLE, 128, 149, 164), (SINGLE, 512, 593, 548), (SINGLE, 1024, 1185, 1096)])
+def test_a_request_is_so_many_sent_commands(part: PimPart, tokens: int, keys: int, values: int) -> None:
+    """One vector load for keys, and one for each head (and 512 tokens) of values; a header, steps and result reads for each tile."""
+    op = Attention(tokens, 4, 128)
+    for blocks, count in ((score_blocks(part, op), keys), (value_blocks(part, op), values)):
+        one, two, three = (s.needs[:, RELEASE] for s in sent_streams(part, [stream(blocks)] * 2 + [stream([])], start=7, width=1))
+        assert (one[0], one[1], two[0], three.size) == (7, 8, 7 + count, 0)
+        assert (two - one == count).all()
+        last = sent_streams(part, [stream(blocks)] * 2, start=7, width=4)[1].needs[:, RELEASE]
+        assert (last == 7 + (two - 7) // 4).all()
+        assert (sent_streams(part, [stream(blocks)] * 2, start=7, width=None)[1].needs[:, RELEASE] == 7).all()
+
+
+def test_with_an_issue_width_channels_start_one_after_the_other() -> None:
+    found = cycles(Stage(0, 0, 4, 128, 32, (), issue_width=1), SINGLE_FREE)
+    keys = 14 + 96 + 1 + 3 * 213 + 106 + 4 * 18 - 2             # row and load of the vector, its bank closed; to the last result
+    head = 14 + 14 + 96 + 32 + 3 * 159 + 106 + 2 * 9 - 2
+    values = 3 * (head + 5) + head
+    assert found.pim_busy == keys + 1 + values + 1
+    scored = 3 + 31 * 149 + keys
+    begun = scored + 17 + 3 + softmax_cycles(128) + 4 + 3
+    assert found.stage == begun + 31 * 164 + values + 17 + 3
+    assert cycles(Stage(0, 0, 4, 128, 32, ()), SINGLE_FREE).stage == found.stage - 31 * (149 + 164) + 31 * 4
+
+
+@pytest.mark.parametrize(("start", "count", "tokens", "expected"),
+                         [(2279, 32, 128, 14828), (2304, 64, 512, 90030), (3151, 128, 512, 180626)])
+def test_stages_of_the_published_single_buffer_branch(start: int, count: int, tokens: int, expected: int) -> None:
+    """Measured with casys-kaist/NeuPIMs e51a4af, which sends one PIM command a cycle."""
+    assert cycles(Stage(start, 0, 4, tokens, count, (), issue_width=1), SINGLE).stage == expected
+
+
+def test_an_issue_width_is_at_least_one_and_stands_alone() -> None:
+    with pytest.raises(ValueError, match="issue width is 0; want at least one command a tick"):
+        sent_streams(FREE, [], start=0, width=0)
+    with pytest.raises(ValueError, match="issue width is 1 in a stage with NPU operators"):
+        cycles(Stage(0, 0, 4, 128, 32, tuple(program("B", 16, 512)), issue_width=1), FREE)
+
+
 def test_a_gemm_loads_each_operand_once_and_preloads_activations() -> None:
     one = gemm(32, 512, 1536)
     assert sum(one.loads) == 128 + 512 * 1536 + 32 * 512
@@ -97,13 +153,27 @@ def test_stages_hold_the_operators_of_the_table() -> None:
 
 def test_every_line_of_a_stage_is_asked_for_once_where_the_counter_stands() -> None:
     norm, qkv = program("A", 32, 512)
-    asked = requests([norm, qkv], [0, 2 * norm.elements], 512)
+    asked = requests(accesses([norm, qkv], [Begun(0, np.zeros(32, np.int64)), Begun(1, UNKNOWN)]), 0, 512)
     reads, writes = (asked.line[asked.write == write] for write in (0, 1))
     lines = (2 * 512 + 32 * 512 + 128 + 512 * 1536 + 32 * 512) // (32 * 32)
     assert lines <= len(reads) <= lines + 2 and len(set(reads.tolist())) == len(reads)
     assert 20 <= len(writes) <= 22 and len(set(writes.tolist())) == len(writes)      # 32 x 512 and 32 x 128 elements
-    assert requests([norm], [1280 * 2048], 512).line[0] == 0        # the window is over
-    assert requests([], [], 512).line.size == 0
+    assert (np.diff(asked.line[(asked.operator == 1) & (asked.write == 1)]) > 0).all()
+    assert requests(accesses([norm], [Begun(0, UNKNOWN)]), 1280 * 2048, 512).line[0] == 0        # the window is over
+    assert requests([], 0, 512).line.size == 0
+
+
+def test_what_is_stored_between_moves_the_addresses_of_what_comes_after() -> None:
+    line = 32 * 32                                                  # elements, of all channels
+    add = Operator((line, line), (Step((0,), line), Step((1,), line)), 1)
+    known = accesses([add], [Begun(5, np.array([20, 30]))])
+    attention = [Access(20, True, 3 * line), Access(6, True, line)]
+    for found in (known + attention, attention + known):
+        asked = requests(found, 64 * 32, 512)
+        # both ends of a range are asked for: the counter goes up before it is used
+        assert asked.line.tolist() == [1, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8, 8, 9]
+        assert asked.cycle.tolist() == [5] * 3 + [6] * 2 + [20] * 6 + [30] * 2
+        assert asked.operator.tolist() == [0] * 3 + [-1] * 2 + [0] * 2 + [-1] * 4 + [0] * 2
 
 
 def test_the_npu_asks_for_what_the_trace_reads(shared_data: object) -> None:
@@ -112,7 +182,7 @@ def test_the_npu_asks_for_what_the_trace_reads(shared_data: object) -> None:
     position, first, count = 0, [], 0
     for stage in ("A", "E"):
         for operator in program(stage, 32, 512):
-            asked = requests([operator], [position], 512)
+            asked = requests(accesses([operator], [Begun(0, UNKNOWN)]), position, 512)
             position += 2 * operator.elements
             count += int((asked.write == 0).sum())
             first.append(int(asked.line[0]))
@@ -136,33 +206,47 @@ def worst(result: dict[str, Any], what: str, mode: str = "") -> list[tuple[float
 
 
 def test_every_stage_with_pim_or_npu_work_is_compared(result: dict[str, Any]) -> None:
-    assert (result["rows"], result["compared"]) == (17, 68)
+    assert (result["rows"], result["compared"]) == (17, 84)
     assert {what: len(worst(result, what)) for what in ("pim_busy", "attention_stage", "npu_stage")} == {
-        "pim_busy": 23, "attention_stage": 23, "npu_stage": 22}  # fmt: skip
-    assert {row["reason"][0] for row in result["skipped"]} == {"B", "N"}
+        "pim_busy": 27, "attention_stage": 27, "npu_stage": 30}  # fmt: skip
+    assert {row["reason"][0] for row in result["skipped"]} == {"N"}
 
 
 def test_pim_busy_cycles_are_those_of_the_reference_runs(result: dict[str, Any]) -> None:
-    assert np.mean([error for error, *_ in worst(result, "pim_busy")]) < 0.0035
+    assert np.mean([error for error, *_ in worst(result, "pim_busy")]) < 0.0023
     assert worst(result, "pim_busy", "dual row buffers, alone")[0][0] < 0.0105
     assert worst(result, "pim_busy", "single row buffers, alone")[0][0] < 0.001
-    assert worst(result, "pim_busy", "beside NPU traffic")[0][0] < 0.0175
+    assert worst(result, "pim_busy", "issue width 1")[0][0] < 0.0014
+    assert worst(result, "pim_busy", "beside NPU traffic")[0][0] < 0.017
 
 
 def test_attention_stages_alone_are_within_a_percent(result: dict[str, Any]) -> None:
     assert worst(result, "attention_stage", "single row buffers, alone")[0][0] == 0
+    narrow = worst(result, "attention_stage", "issue width 1")
+    assert narrow[0][0] < 0.0001 and sum(error == 0 for error, *_ in narrow) == 2
     dual = worst(result, "attention_stage", "dual row buffers, alone")
     assert dual[0][0] < 0.01 and sum(error == 0 for error, *_ in dual) == 3
 
 
 def test_attention_stages_beside_the_npu_are_within_five_percent_but_for_one(result: dict[str, Any]) -> None:
     first, *others = worst(result, "attention_stage", "beside NPU traffic")
-    assert first[0] < 0.11 and first[1:] == ("A_main_sub-batch-on_t512_b32_s128", "E")       # 16 tokens on the NPU: see docs/pim-systems.md
-    assert others[0][0] < 0.042
-    assert np.mean([error for error, *_ in (first, *others)]) < 0.0175
+    assert first[0] < 0.054 and others[0][0] < 0.043
+    assert np.mean([error for error, *_ in (first, *others)]) < 0.013
+
+
+def test_up_to_eight_writes_are_left_to_the_next_stage() -> None:
+    part, operators = pim_part(compat=True), (by_rows(8, 512, 1),)
+    own = cycles(Stage(0, 0, 4, 128, 0, operators), part).left
+    assert own == (4, 5, 6, 7, 8)
+    for before, drained in (((600, 601, 602), False), ((600, 601, 602, 603), True)):
+        left = cycles(Stage(0, 0, 4, 128, 0, operators, left=before), part).left
+        assert (left != before + own) is drained and set(left) <= {*before, *own}
 
 
 def test_stages_of_the_npu_alone_are_two_percent_off_in_the_mean(result: dict[str, Any]) -> None:
-    errors = [error for error, *_ in worst(result, "npu_stage")]
-    assert np.mean(errors) < 0.022 and errors[0] < 0.12
-    assert sum(error > 0.05 for error in errors) == 3
+    narrow = [error for error, *_ in worst(result, "npu_stage", "issue width 1")]
+    errors = [error for mode in ("buffers, alone", "beside") for error, *_ in worst(result, "npu_stage", mode)]
+    assert len(errors) + len(narrow) == 30
+    assert np.mean(errors) < 0.017 and max(errors) < 0.095
+    assert sum(error > 0.05 for error in errors) == 2
+    assert np.mean(narrow) < 0.035 and narrow[0] < 0.095

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import gemvane as gv
 from gemvane.cli import app
-from gemvane.validate import page
+from gemvane.validate import chapters, page
 
 pytest.importorskip("matplotlib")
 ATTENTION = {"op": "attention_decode", "dtype": "bf16", "kv_dtype": "fp8", "heads_q": 32, "heads_kv": 8, "head_dim": 128, "q_len": 1}
@@ -56,6 +56,29 @@ def test_further_chapters_stand_before_the_sources() -> None:
     text, _ = page.write([page.Source("own.csv", table())], [chapter])
     assert seen == [340]
     assert text.index("## Bands") < text.index("## Another\n\ntext\n\n## Who measured what")
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_chapters_of_what_a_fit_has_not_seen() -> None:
+    matmuls = pd.DataFrame([{"op": "gemm", "dtype": "bf16", "M": m, "N": 4096, "K": 4096} for m in range(300, 450)])
+    parts = []
+    for gpu, name, framework in (("H100-SXM", "h100-sxm", "trtllm 1"), ("H100-SXM", "h100-sxm", "sglang 1"),
+                                 ("H200-SXM", "h200", "trtllm 1")):
+        rows = matmuls.assign(gpu=gpu, framework=framework)
+        parts.append(rows.assign(latency_us=gv.estimate_kernels(rows, name).latency_us))
+    lines = page.write([page.Source("own.csv", pd.concat(parts, ignore_index=True))], chapters.ALL)[0].splitlines()
+    start = lines.index("## Numbers carried to another GPU")
+    head, row = (cells(next(line for line in lines[start:] if line.startswith(key))) for key in ("| operator", "| gemm | bf16"))
+    near = float(row[head.index("h100-sxm -> h200")])
+    assert 0 < near < 8
+    assert "a100-80g -> h100-sxm" in head
+    own, left_out = cells(next(line for line in lines if line.startswith("| trtllm | gemm | bf16 | 150 |")))[-2:]
+    assert own == "0.0"
+    assert 0 < float(left_out) < 10
+    assert not any(line.startswith("## Energy") for line in lines)
 
 
 def test_the_command_writes_the_page_with_what_is_bundled(tmp_path: Path) -> None:

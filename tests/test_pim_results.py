@@ -32,8 +32,8 @@ def run(hardware: str, **setting: object) -> Result:
 
 @pytest.fixture(scope="module")
 def interleaved() -> Result:
-    """Two sub-batches on two devices of a pipeline, whose units work at once."""
-    return gv.run("llama3.2-1b", with_policies(gv.hardware("neupims"), {"sub_batches": 2}), batch=8, prompt=PROMPTS, output=3, pp=2)
+    """Two sub-batches at a time on each of two devices of a pipeline, whose units work at once."""
+    return gv.run("llama3.2-1b", with_policies(gv.hardware("neupims"), {"sub_batches": 2}), batch=16, prompt=2 * PROMPTS, output=3, pp=2)
 
 
 @pytest.mark.parametrize("name", [*MACHINES, "h100-sxm", "npu-hbm2"])
@@ -120,7 +120,7 @@ def test_the_timeline_has_a_lane_a_channel_and_colours_sub_batches(interleaved: 
         assert {f"npu.{stage}", f"vector.{stage}", f"pim.{stage}"} <= set(lanes.values())
     assert "link.0" in lanes.values()
     worked = [e for e in events if e["ph"] == "X"]
-    assert {e["cname"] for e in worked if e["cat"] == "decode"} == set(COLOURS[:2])
+    assert {e["cname"] for e in worked if e["cat"] == "decode"} == set(COLOURS[:4])
     busy: defaultdict[str, float] = defaultdict(float)
     for e in worked:
         if e["cat"] == "decode":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemvane.sim.calibration import Conditions as Fitted
-from gemvane.sim.calibration import DecodeCondition, GemmCondition, Physics, PrefillCondition, VectorCondition
+from gemvane.sim.calibration import DecodeCondition, GemmCondition, Physics, PrefillCondition, VectorCondition, XqaCondition
 from gemvane.sim.devices import gpu as gpu_model
 from gemvane.sim.devices import gpu_gemm
 from gemvane.sim.devices.gpu_gemm import QUANTISED as QUANTISED_TYPES
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-Model = TypeVar("Model", Physics, GemmCondition, PrefillCondition, DecodeCondition, VectorCondition)
 
 PHYSICS = {"floor_us": (0.5, 12.0), "tensor_factor": (0.4, 1.3), "read_factor": (0.3, 1.0), "write_factor": (0.1, 1.3),
            "l2_factor": (0.1, 4.0), "resident_share": (0.02, 3.0), "overlap": (0.1, 15.0), "epilogue_clocks": (100.0, 20000.0),
@@ -37,17 +36,25 @@ QUANTISED = {"quant_passes": (0.0, 40.0), "epilogue_factor": (0.0, 6.0), "step_n
 DISPATCHED = {"overlap_factor": (0.05, 3.0)}
 WEIGHT_ONLY = {name: bounds for name, bounds in QUANTISED.items() if name != "quant_passes"}
 PREFILL = {"extra_us": (-2.0, 25.0), "other_head_us": (0.0, 12.0), "padded_head_us": (0.0, 15.0), "append_passes": (0.0, 20.0),
-           "tensor_factor": (0.02, 1.6), "score_rate": (0.5, 1000.0), "block_clocks": (0.0, 30000.0), "tail": (0.0, 2.0),
-           "window_keys": (0.0, 2000.0), "combine_us": (0.0, 30.0)}
+           "tensor_factor": (0.02, 1.6), "score_rate": (0.1, 1000.0), "block_clocks": (0.0, 30000.0), "row_share": (0.0, 1.0),
+           "wide_factor": (0.3, 4.0), "tail": (0.0, 2.0), "window_keys": (0.0, 2000.0), "combine_us": (0.0, 30.0)}
 DECODE = {"extra_us": (-2.0, 20.0), "padded_head_us": (0.0, 15.0), "read_factor": (0.3, 1.2), "overlap": (0.0, 20.0),
           "latency_clocks": (0.0, 20000.0), "block_clocks": (0.0, 30000.0), "block_width": (-1.0, 3.0), "tile_clocks": (0.0, 60000.0),
           "group_width": (0.0, 3.0), "combine_us": (0.0, 20.0)}
 LONE = {"sm_tile_clocks": (0.0, 30000.0), "sm_wide": (0.0, 6.0)}
 """Of decode kernels with one block an SM (FlashAttention-3); other kernels have several, which hide each other's latency."""
-MHA = {"mha_block_clocks": (0.0, 30000.0), "mha_tile_clocks": (0.0, 60000.0)}
+CONVERTED = {"convert_clocks": (0.0, 5000.0)}
+"""Of SGLang's Triton prefill, which converts the keys of an fp8 cache."""
+XQA = {"extra_us": (-2.0, 20.0), "rope_us": (0.0, 15.0), "read_factor": (0.3, 1.3), "overlap": (0.0, 20.0),
+       "latency_clocks": (0.0, 30000.0), "block_clocks": (0.0, 30000.0), "block_width": (-1.0, 3.0), "block_group": (0.0, 3.0),
+       "key_clocks": (0.0, 200.0), "key_group": (0.0, 3.0), "sm_key_clocks": (0.0, 50.0), "sm_group": (0.0, 3.0),
+       "combine_us": (0.0, 20.0), "part_clocks": (0.0, 5000.0), "mmha_extra_us": (-2.0, 20.0), "mmha_block_clocks": (0.0, 30000.0),
+       "mmha_first_clocks": (0.0, 30000.0), "mmha_loop_clocks": (0.0, 60000.0), "mmha_split_clocks": (0.0, 30000.0),
+       "mmha_width": (-1.0, 3.0), "mmha_overlap": (0.0, 20.0)}
+"""Of TensorRT-LLM's decode kernels."""
 VECTOR = {"extra_us": (-2.0, 200.0), "traffic_factor": (0.3, 40.0)}
 
-OPEN_ABOVE = ("score_rate", "overlap")
+OPEN_ABOVE = ("score_rate", "overlap", "mmha_overlap")
 """Rates that may be as high as they like: something else is what counts. An overlap of 20 is a whole one."""
 DECODE_START = {"sm_tile_clocks": 2000.0, "tile_clocks": 500.0}
 """A block alone on its SM has two limits of a key's time, of which a fit that starts with the longer latency finds that one."""
@@ -249,13 +256,17 @@ FREE: dict[str, tuple[Any, dict[str, tuple[float, float]]]] = {
     "vector": (VectorCondition, VECTOR)}
 
 
+def _free(section: str, framework: str) -> tuple[Any, dict[str, tuple[float, float]]]:
+    """The numbers of a condition and their bounds."""
+    return (XqaCondition, XQA) if (section, framework) == ("attention_decode", "trtllm") else FREE[section]
+
+
 def _condition(part: Rowset, base: ResolvedGpu, framework: str, section: str, key: str) -> Fit:
-    model, free = FREE[section]
+    model, free = _free(section, framework)
     if section == "gemm" and key != "bf16":
         free = free | (QUANTISED if key in QUANTISED_TYPES else WEIGHT_ONLY)
-    lone = section == "attention_decode" and framework != "trtllm" and base.asynchronous
-    if section == "attention_decode":
-        free = free | (LONE if lone else MHA if framework == "trtllm" else {})
+    lone = model is DecodeCondition and base.asynchronous
+    free = free | (LONE if lone else CONVERTED if (section, framework) == ("attention_prefill", "triton") else {})
     free = {name: bounds for name, bounds in free.items() if name not in _idle(section, part)}
     start = model().model_dump()
     if section == "gemm" and gpu_gemm.dispatched(framework, key):
@@ -273,22 +284,24 @@ def _condition(part: Rowset, base: ResolvedGpu, framework: str, section: str, ke
         return least_squares(residual, free, start | {k: v for k, v in SLOW.items() if k in free}, what)
 
 
-def _idle(section: str, part: Rowset) -> tuple[str, ...]:
+def _idle(section: str, part: Rowset) -> list[str]:
     """Parameters that no row of the part depends on."""
-    width = part.rows.head_dim
     if section not in ("attention_prefill", "attention_decode"):
-        return ()
-    grouped = part.rows.heads_q > 8 * np.maximum(part.rows.heads_kv, 1)
-    powers = bool((np.log2(np.maximum(width, 1)) % 1 == 0).all())
-    return (*(("padded_head_us",) if powers else ()), *(("other_head_us",) if (width == 128).all() else ()),
-            *(("window_keys",) if not part.rows.window.any() else ()), *(("block_width",) if np.unique(width).size == 1 else ()),
-            *(("sm_wide",) if (width <= 128).all() else ()), *(("group_width",) if not grouped.any() else ()))
+        return []
+    width, narrow = part.rows.head_dim, part.conditions.kv_dtype == DTYPES.index("fp8")
+    groups = part.rows.heads_q > 8 * np.maximum(part.rows.heads_kv, 1)
+    needed = {
+        ("padded_head_us",): np.log2(np.maximum(width, 1)) % 1 > 0, ("other_head_us",): width != 128, ("sm_wide",): width > 128,
+        ("wide_factor",): (width > 128) & (width.min() <= 128),
+        ("block_width", "mmha_width"): width != width[0], ("group_width", "block_group", "key_group", "sm_group"): groups,
+        ("window_keys",): part.rows.window > 0, ("rope_us",): (width == 64) & narrow, ("convert_clocks",): narrow}
+    return [name for names, rows in needed.items() if not rows.any() for name in names]
 
 
 def _models(conditions: dict[str, dict[str, dict[str, Fit]]]) -> dict[str, Fitted]:
     out = {}
     for framework, sections in conditions.items():
-        made: dict[str, Any] = {section: {key: FREE[section][0](**fit.plain) for key, fit in keys.items()}
+        made: dict[str, Any] = {section: {key: _free(section, framework)[0](**fit.plain) for key, fit in keys.items()}
                                 for section, keys in sections.items()}
         out[framework] = Fitted(**made)
     return out

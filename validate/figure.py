@@ -9,7 +9,7 @@ from typing import Any
 
 # Okabe and Ito's palette, which the colour-blind can tell apart
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-STYLE = {
+STYLE: dict[str, Any] = {
     "svg.hashsalt": "gemvane",      # ids of the SVG that do not change from run to run
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -26,11 +26,13 @@ STYLE = {
 def axes(rows: int = 1, columns: int = 1, *, width: float = 7.0, height: float = 3.5) -> Iterator[tuple[Any, Any]]:
     """A matplotlib figure and its axes, (rows, columns), in the style of the pages; sizes in inches. ValueError without matplotlib."""
     try:
-        import matplotlib as mpl
+        from cycler import cycler
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         raise ValueError("plots need matplotlib: pip install 'gemvane[pages]'") from None
-    with mpl.rc_context({**STYLE, "axes.prop_cycle": mpl.cycler(color=COLOURS)}):
+    style: Any = {**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}
+    with rc_context(style):
         figure = Figure(figsize=(width, height))
         yield figure, figure.subplots(rows, columns, squeeze=False)
 

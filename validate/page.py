@@ -15,7 +15,7 @@ from gemvane.workloads.kernels import KERNEL_KINDS
 
 from . import calibrate_cpu, machine, scatter, tables
 from .bands import EAGER
-from .compare import Compared, coverage, energy_report, fitted_roofline, noise_floor, predict, statistics
+from .compare import Compared, coverage, fitted_roofline, noise_floor, predict, statistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def write(sources: Sequence[Source], extra: Sequence[Chapter] = (), watch: Calla
     machines = sorted((_evaluated(*one) for one in watch(todo)), key=lambda one: -one.found.rows.size)
     evaluation = Evaluation(list(sources), machines)
     pictures = {f"{plots}-{one.found.hardware.name}.svg": scatter.grid(_panels(one.found), "framework") for one in _gpus(evaluation)}
-    own = (_head, _errors, lambda found: _pictures(found, list(pictures)), _regimes, _bands, _energy, _cpus)
+    own = (_head, _errors, lambda found: _pictures(found, list(pictures)), _regimes, _bands, _cpus)
     chapters: tuple[Chapter, ...] = (*own, *extra, _measured_by, _missing)
     lines = [line for chapter in chapters for line in (*chapter(evaluation), "")]
     return "\n".join(_single_blanks(lines)) + "\n", pictures
@@ -145,12 +145,14 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _row(*cells: object) -> str:
+def table_row(*cells: object) -> str:
+    """A row of a markdown table."""
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def _table(left: Sequence[str], right: Sequence[str]) -> list[str]:
-    return [_row(*left, *right), _row(*("---" for _ in left), *("---:" for _ in right))]
+def table_head(left: Sequence[str], right: Sequence[str]) -> list[str]:
+    """The head of a markdown table: columns to the left, and numbers to the right."""
+    return [table_row(*left, *right), table_row(*("---" for _ in left), *("---:" for _ in right))]
 
 
 def _head(evaluation: Evaluation) -> list[str]:
@@ -171,15 +173,15 @@ def _errors(evaluation: Evaluation) -> list[str]:
         label, known = label_of(one.found.hardware)
         held = {} if known is None or label != "measured-calibrated" else {(e.op, e.dtype, e.framework): e.held_out for e in known.errors}
         fitted = fitted_roofline(one.found)
-        out += ["", f"### {one.gpu} ({label})", "", *_table(("operator", "type", "framework"), (
+        out += ["", f"### {one.gpu} ({label})", "", *table_head(("operator", "type", "framework"), (
             "rows", "held out", "shipped", "median", "90 % below", "bias", "roofline", "fitted roofline"))]
         for group in groups(one.found):
             here, measured = group.where, one.found.measured_us[group.where]
             shipped = statistics(one.found.predicted_us[here], measured)
-            out.append(_row(group.op, group.dtype, group.framework or "-", f"{here.size:,}", _percent(held.get(group[:3])),
-                            *(_percent(shipped[name]) for name in ("mape", "median", "p90")), f"{100 * shipped['bias']:+.1f}",
-                            _percent(statistics(one.found.roofline_us[here], measured)["mape"]),
-                            _percent(statistics(fitted[here], measured)["mape"])))
+            out.append(table_row(group.op, group.dtype, group.framework or "-", f"{here.size:,}", _percent(held.get(group[:3])),
+                                 *(_percent(shipped[name]) for name in ("mape", "median", "p90")), f"{100 * shipped['bias']:+.1f}",
+                                 _percent(statistics(one.found.roofline_us[here], measured)["mape"]),
+                                 _percent(statistics(fitted[here], measured)["mape"])))
         floor = noise_floor(one.found.measured)
         if floor is not None:
             out += ["", f"Noise floor: two measurements of one 16-bit matmul lie {_percent(floor['mape'])} % apart "
@@ -217,33 +219,18 @@ def _regimes(evaluation: Evaluation) -> list[str]:
                 mape = statistics(one.found.predicted_us[group.where], one.found.measured_us[group.where])["mape"]
                 cells.setdefault((group.op, group.dtype, group.framework), {})[group.regime] = _percent(mape)
         if cells:
-            out += ["", f"### {one.gpu}", "", *_table(("operator", "type", "framework"), columns)]
-            out += [_row(*key[:2], key[2] or "-", *(found.get(column, "") for column in columns)) for key, found in cells.items()]
+            out += ["", f"### {one.gpu}", "", *table_head(("operator", "type", "framework"), columns)]
+            out += [table_row(*key[:2], key[2] or "-", *(found.get(column, "") for column in columns)) for key, found in cells.items()]
     return out
 
 
 def _bands(evaluation: Evaluation) -> list[str]:
     out = ["## Bands", "", "A prediction comes with a band that is meant to hold 80 % of measurements.", "",
-           *_table(("machine", "bands from"), ("rows", "inside, %"))]
+           *table_head(("machine", "bands from"), ("rows", "inside, %"))]
     for one in evaluation.machines:
         share = coverage(one.found)
         if share is not None:
-            out.append(_row(one.gpu, kernel_bands(one.found.hardware)[0], f"{one.found.rows.size:,}", _percent(share)))
-    return out
-
-
-def _energy(evaluation: Evaluation) -> list[str]:
-    found = [(one.gpu, energy) for one in _gpus(evaluation) if (energy := energy_report(one.found)) is not None]
-    if not found:
-        return []
-    out = ["## Energy", "", "Rows whose power was averaged over 0.9 s or more. Energy is predicted power times predicted time; power alone",
-           "is judged at the measured time; constant power is the median of all rows.", "",
-           *_table(("machine", "operator", "type"), ("rows", "energy", "power"))]
-    for gpu, energy in found:
-        out += [_row(gpu, row["op"], row["dtype"], f"{row['rows']:,}", _percent(row["mape"]), _percent(row["power_mape"]))
-                for row in energy["by"]]
-        out.append(_row(gpu, "all", "", f"{energy['rows']:,}", _percent(energy["mape"]), _percent(energy["power"]["mape"])))
-        out.append(_row(gpu, "constant power", "", f"{energy['rows']:,}", "", _percent(energy["constant_power"]["mape"])))
+            out.append(table_row(one.gpu, kernel_bands(one.found.hardware)[0], f"{one.found.rows.size:,}", _percent(share)))
     return out
 
 
@@ -262,7 +249,7 @@ def _cpus(evaluation: Evaluation) -> list[str]:
 
 
 def _measured_by(evaluation: Evaluation) -> list[str]:
-    out = ["## Who measured what", "", *_table(("table", "source", "licence", "machines", "operators"), ("rows", "compared"))]
+    out = ["## Who measured what", "", *table_head(("table", "source", "licence", "machines", "operators"), ("rows", "compared"))]
     for source in evaluation.sources:
         table = source.table
         cells = [np.asarray(table[name]).astype(str) if name in table else np.full(len(table), "-")
@@ -273,8 +260,8 @@ def _measured_by(evaluation: Evaluation) -> list[str]:
         for repo in np.unique(cells[0]).tolist():
             here = cells[0] == repo
             said = f"this project (`{repo}`)" if repo == OWN else repo
-            out.append(_row(source.name, said, *(", ".join(np.unique(column[here]).tolist()) for column in cells[1:]), f"{here.sum():,}",
-                            f"{(here & compared).sum():,}"))
+            said_of = (", ".join(np.unique(column[here]).tolist()) for column in cells[1:])
+            out.append(table_row(source.name, said, *said_of, f"{here.sum():,}", f"{(here & compared).sum():,}"))
     return [*out, "", "Rows that are not compared are collectives, whole models, operators without a kernel model (MoE, MLA), or of a",
             f"machine without a hardware file. Rows of {' and '.join(EAGER)} hold the host's time as well."]
 

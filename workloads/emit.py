@@ -46,7 +46,8 @@ class Part:
         elif layer.every > 1:
             lengths = -(-lengths // layer.every)
         last = layer.last_token and not self.decoding
-        return replace(self, lengths=lengths, hidden=layer.hidden or self.spec.hidden, phase="decode" if last else self.phase, last_token=last)
+        phase = "decode" if last else self.phase
+        return replace(self, lengths=lengths, hidden=layer.hidden or self.spec.hidden, phase=phase, last_token=last)
 
     @property
     def decoding(self) -> bool:
@@ -103,7 +104,19 @@ class Emit:
     def linear(self, name: str, x: int, n: int, k: int, m: int | None = None, dense: bool = False) -> int:
         """x[m, k] times a weight [k, n]; one row of x makes it a GEMV. `dense` weights are never pruned."""
         m = self.part.tokens if m is None else m
+        if self.part.spec.outliers is not None:
+            return self._mixed(name, x, m, n, k, min(k, self.part.spec.outliers))
         return self.block.add(name, "gemv" if m == 1 else "gemm", x, m=m, n=n, k=k, **(self.common if dense else self.pruned))
+
+    def _mixed(self, name: str, x: int, m: int, n: int, k: int, outliers: int) -> int:
+        """Outlier inputs multiplied in the activations' type beside the others, quantised, in the weights' (LLM.int8(), section 3.2)."""
+        kind, narrow = "gemv" if m == 1 else "gemm", {**self.pruned, "act_dtype": self.common["weight_dtype"]}
+        codes = self.vector(f"{name}_quantize", "quantize", x, n=k, m=m)
+        product = self.block.add(name, kind, codes, m=m, n=n, k=k - outliers, **narrow)
+        if outliers:
+            beside = self.block.add(f"{name}_outliers", kind, x, m=m, n=n, k=outliers, **self.pruned)
+            return self.vector(f"{name}_dequantize", "dequantize", product, beside, n=n, m=m)
+        return self.vector(f"{name}_dequantize", "dequantize", product, n=n, m=m)
 
     def factored(self, name: str, x: int, n: int, k: int, rank: int) -> int:
         """A linear layer as two factors of a rank; as one matrix where that is 0."""
@@ -143,20 +156,54 @@ class Emit:
         kind = "attention_decode" if part.decoding else "attention_prefill"
         # A prefill reads the keys and values that it has just computed, not what the cache makes of them.
         kv_dtype = self.common["kv_dtype" if part.decoding else "act_dtype"]
-        return self.block.add("attention", kind, x, **_reach(part, mixer), heads_q=heads_q, heads_kv=heads_kv, head_dim=head_dim,
-                              value_dim=value_dim, kv_width=kv_width, window=mixer.window or 0, **{**self.common, "kv_dtype": kv_dtype})
+        window = mixer.window or 0 if not part.decoding else _most(mixer)
+        return self.block.add("attention", kind, x, **_reach(part, mixer, window), heads_q=heads_q, heads_kv=heads_kv, head_dim=head_dim,
+                              value_dim=value_dim, kv_width=kv_width, window=window, **{**self.common, "kv_dtype": kv_dtype})
+
+    def pick(self, x: int, mixer: Attention, heads_q: int, heads_kv: int) -> int:
+        """The cached tokens that a step's attention will read: scores by a few dimensions of all keys, and the best of them (Loki)."""
+        turned = self.per_head("key_rotation", x, heads_q + heads_kv, mixer.head_dim, mixer.head_dim)
+        window = mixer.reach or 0
+        scores = self.block.add("key_scores", "attention_score", turned, **_reach(self.part, mixer, window), heads_q=heads_q,
+                                heads_kv=heads_kv, head_dim=mixer.key_rank, kv_width=heads_kv * mixer.key_rank, window=window,
+                                **self.common)
+        return self.per_cached("key_topk", "topk", scores, mixer, heads_q)
+
+    def per_cached(self, name: str, kind: str, x: int, mixer: Attention, rows: int) -> int:
+        """A vector operator with `rows` rows for each query, as wide as its sequence's cache, with which it grows."""
+        window, queries = mixer.reach or 0, self.part.queries
+        reach = _reach(self.part, mixer, window)
+        return self.block.add(name, kind, x, batch=rows * queries, m=1, n=reach["n"], q_len=queries, kv_len=reach["kv_len"],
+                              window=window, **self.common)
+
+    def evict(self, x: int, mixer: Attention, heads_q: int, kv_width: int) -> int:
+        """Scores of cached tokens added up and the least found, after each step; of a prompt that is over the budget, the best kept."""
+        budget, part = mixer.budget or 0, self.part
+        if part.decoding:
+            return self.per_cached("evict_topk", "topk", self.per_cached("score_sum", "add", x, mixer, heads_q), mixer, heads_q)
+        over = part.lengths[part.lengths > budget]
+        if not over.size:
+            return x
+        x = self.block.add("evict_topk", "topk", x, batch=heads_q, m=1, n=int(over.sum()), **self.common)
+        return self.block.add("kv_evict", "kv_evict", x, m=budget * over.size, n=kv_width, kv_width=kv_width, **self.common)
 
 
-def _reach(part: Part, mixer: Attention | MLA) -> dict[str, int]:
+def _most(mixer: Attention | MLA) -> int:
+    """Cached tokens that a query of a decode step reads at most; 0 is all."""
+    limits = [mixer.reach or 0, mixer.top if isinstance(mixer, Attention) else 0]
+    return min((limit for limit in limits if limit), default=0)
+
+
+def _reach(part: Part, mixer: Attention | MLA, window: int) -> dict[str, int]:
     """Which tokens see which: sequences, queries, keys and visible pairs of an attention."""
     if isinstance(mixer, Attention) and mixer.source == "cross":
-        queries = np.ones_like(part.source) if part.decoding else part.lengths
+        queries = np.full_like(part.source, part.queries) if part.decoding else part.lengths
         return {"batch": queries.size, "m": int(queries.sum()), "n": int(part.source.sum()), "pairs": int((queries * part.source).sum()),
                 "q_len": int(queries.max()), "kv_len": int(part.source.max()), "cross": 1}
     if part.decoding:
-        seen = visible_tokens(part.held, part.generated, mixer.window)
-        return {"batch": seen.size, "m": seen.size, "n": int(seen.sum()), "pairs": int(seen.sum()), "q_len": 1, "kv_len": int(seen.max()),
-                "cross": int(part.fixed)}
+        seen, pairs = step_reach(part.held + part.generated, window, part.queries)
+        return {"batch": seen.size, "m": seen.size * part.queries, "n": int(seen.sum()), "pairs": int(pairs.sum()), "q_len": part.queries,
+                "kv_len": int(seen.max()), "cross": int(part.fixed)}
     lengths = part.lengths
     if isinstance(mixer, Attention) and mixer.block:
         pieces = -(-lengths // mixer.block)
@@ -166,8 +213,8 @@ def _reach(part: Part, mixer: Attention | MLA) -> dict[str, int]:
         keys_of = -(-lengths // mixer.reduce)
         return {"batch": lengths.size, "m": part.tokens, "n": int(keys_of.sum()), "pairs": int((lengths * keys_of).sum()),
                 "q_len": int(lengths.max()), "kv_len": int(keys_of.max())}
-    pairs = visible_pairs(lengths, mixer.window, mixer.causal, part.scenario.full_square)
+    seen_pairs = visible_pairs(lengths, mixer.window, mixer.causal, part.scenario.full_square)
     if isinstance(mixer, Attention):
-        pairs = max(part.tokens, round(pairs * mixer.density))
-    return {"batch": lengths.size, "m": part.tokens, "n": int(lengths.sum()), "pairs": pairs, "q_len": int(lengths.max()),
+        seen_pairs = max(part.tokens, round(seen_pairs * mixer.density))
+    return {"batch": lengths.size, "m": part.tokens, "n": int(lengths.sum()), "pairs": seen_pairs, "q_len": int(lengths.max()),
             "kv_len": int(lengths.max())}

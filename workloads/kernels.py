@@ -62,6 +62,8 @@ class Conditions(NamedTuple):
     """Index into LAUNCHES."""
     kernel: Int64s
     """Index into KERNEL_NAMES."""
+    held: Int64s
+    """Tokens of an attention's longest sequence, also those that a window hides."""
 
     def take(self, index: Int64s) -> Conditions:
         """The rows at `index`, in that order."""
@@ -92,7 +94,8 @@ def conditions_from_table(table: pd.DataFrame | Mapping[str, Any]) -> Conditions
     act = _codes("dtype", np.asarray(table["dtype"]), {d: DTYPES.index(name) for d, name in TABLE_DTYPES.items()})
     stored = _kv_dtypes(np.asarray(table["kv_dtype"]) if "kv_dtype" in table else None, act)
     kernel = np.where(asked < len(KERNEL_NAMES), asked, 0)
-    return Conditions(framework, np.asarray(table["dtype"]).astype(str), stored, copies, launch, kernel)
+    held = _whole("kv_len", np.asarray(table["kv_len"]) if "kv_len" in table else None, size)
+    return Conditions(framework, np.asarray(table["dtype"]).astype(str), stored, copies, launch, kernel, held)
 
 
 def _named(table: pd.DataFrame | Mapping[str, Any], column: str, names: tuple[str, ...], size: int) -> Int64s:

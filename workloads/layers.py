@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from .emit import Emit, Part
-from .mixers import attention, chain, latent
+from .mixers import attention, cached_only, chain, latent
 from .scenario import distinct_experts
 from .spec import MLA, Attention, Chain, Dense, Layer, MoE, Sublayer
 from .trace import Block
@@ -18,6 +18,10 @@ ACTIVATIONS = ("silu", "gelu", "relu")
 def layer_block(part: Part, layer: Layer, names: dict[str, int]) -> Block:
     """The operators of one layer, residual stream to residual stream. Norm positions (before or after) cost the same."""
     emit, x = Emit(part.at(layer), names, part.scenario.weight_sparsity), Block.INPUT
+    if layer.idle and part.decoding:
+        for mixer in (sublayer for sublayer in layer.sublayers if isinstance(sublayer, Attention)):
+            x = cached_only(emit, mixer, x)
+        return emit.block
     if layer.modulation:
         x = emit.linear("modulation", emit.vector("modulation_silu", "silu", x, n=emit.hidden, m=part.sequences),
                         layer.modulation * emit.hidden, emit.hidden, m=part.sequences)
@@ -94,13 +98,18 @@ def _dense(emit: Emit, ffn: Dense, x: int, prefix: str = "") -> int:
 
 
 def _moe(emit: Emit, ffn: MoE, x: int) -> int:
-    part, hidden, width = emit.part, emit.hidden, ffn.width // emit.part.scenario.tp
+    part, hidden, tp = emit.part, emit.hidden, emit.part.scenario.tp
+    apart = part.scenario.experts_apart and tp > 1
     groups = distinct_experts(part.scenario.routing, ffn.experts, ffn.top_k, part.tokens)
-    rows = part.tokens * ffn.top_k
-    routed = emit.vector("topk", "topk", emit.linear("router", x, ffn.experts, hidden), n=ffn.experts)
+    # Each device sends its share of the tokens to the experts and has their results back; the sum over devices joins the shares.
+    tokens, groups, width = (-(-part.tokens // tp), -(-groups // tp), ffn.width) if apart else (part.tokens, groups, ffn.width // tp)
+    rows = tokens * ffn.top_k
+    routed = emit.vector("topk", "topk", emit.linear("router", x, ffn.experts, hidden, m=tokens), n=ffn.experts, m=tokens)
+    routed = emit.collective("dispatch", "alltoall", routed, hidden, tp, rows) if apart else routed
     up = emit.experts("experts_gate_up" if ffn.gated else "experts_up", routed, groups, rows, (2 if ffn.gated else 1) * width, hidden)
     act = _activate(emit, up, ffn, "experts_activation", width, rows)
     down = emit.experts("experts_down", act, groups, rows, hidden, width)
+    down = emit.collective("return", "alltoall", down, hidden, tp, rows) if apart else down
     out = emit.vector("combine", "combine", down, n=hidden, m=rows, summed=ffn.top_k)
     if ffn.shared is None:
         return out

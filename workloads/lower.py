@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .emit import Emit, Part
+from .emit import Emit, Part, step_reach
 from .layers import ACTIVATIONS, layer_block
 from .mixers import one_step
 from .ops import SHAPE, Int64s, Rows, concatenate, derive
@@ -28,12 +30,12 @@ def check(spec: ModelSpec, scenario: Scenario) -> list[str]:
         raise ValueError(f"--pp {pp}: {spec.name} has {len(spec.layers)} layers. Expected at most one stage a layer.")
     if spec.encoder and scenario.phase == "decode":
         raise ValueError(f"{spec.name} is an encoder and has no decode phase. Use --phase prefill.")
-    for model in (*spec.towers, spec):
+    for model in (*spec.companions, spec):
         for part in dict.fromkeys(part for layer in model.layers for part in layer.sublayers):
             _check_part(model.name, part, tp)
     if spec.encoder and scenario.attention_parallel == "batch":
         raise ValueError(f"--attention-parallel batch: {spec.name} is an encoder and has no cache to share out. Use heads.")
-    for model in (*spec.towers, spec):
+    for model in (*spec.companions, spec):
         _check_countable(model, prompt_lengths(model, scenario))
     longest = int(prompt_lengths(spec, scenario).max())
     reach = longest if spec.encoder or scenario.phase == "prefill" else longest + scenario.decode_steps
@@ -112,19 +114,20 @@ def decode_step(spec: ModelSpec, scenario: Scenario, generated: int = 1, sub_bat
     return _lower(spec, scenario, "decode", sub_batches, generated, partition, channels)
 
 
-def grow(rows: Rows, requests: Requests, generated: Int64s) -> Rows:
-    """Rows of a decode step again for each number of `generated` tokens, step after step: what depends on the cache grows."""
+def grow(rows: Rows, requests: Requests, generated: Int64s, base: int | None = None) -> Rows:
+    """Rows of a decode step again for each number of `generated` tokens, step after step: what depends on the cache grows.
+
+    `base`: tokens generated in the step of the rows, by default the most that one of them has; those of drafts have fewer.
+    """
     steps, size = generated.size, rows.size
     shape = {c: np.tile(getattr(rows, c), steps) for c in SHAPE}
-    shape["generated"] = np.repeat(generated, size)
+    behind = rows.generated - (rows.generated.max(initial=0) if base is None else base)
+    shape["generated"] = (generated[:, None] + behind).ravel()
     for i in np.flatnonzero((rows.kv_len > 0) & (rows.phase == 1) & (rows.cross == 0)):
         prompts = requests.prompt[requests.sub_batch == rows.sub_batch[i]]
-        seen = prompts[None, :] + generated[:, None]
-        if rows.window[i]:
-            seen = np.minimum(seen, rows.window[i])
-        total = seen.sum(axis=1)
-        shape["n"][i::size] = total
-        shape["pairs"][i::size] = np.where(rows.pairs[i] > 0, total, 0)
+        seen, pairs = step_reach(prompts + (generated + behind[i])[:, None], int(rows.window[i]), int(rows.q_len[i]))
+        shape["n"][i::size] = seen.sum(axis=1)
+        shape["pairs"][i::size] = np.where(rows.pairs[i] > 0, pairs.sum(axis=1), 0)
         shape["kv_len"][i::size] = seen.max(axis=1)
     return derive(shape)
 
@@ -134,14 +137,35 @@ def generation(spec: ModelSpec, scenario: Scenario) -> Trace:
     first = prefill(spec, scenario)
     if spec.encoder:
         return first
-    return chained(first, decode_step(spec, scenario), scenario.decode_steps)
+    return chained(first, decode_step(spec, scenario), steps(spec, scenario.decode_steps), spec.decoding.accepted)
 
 
-def chained(first: Trace, step: Trace, steps: int) -> Trace:
-    """A prefill and `steps` decode steps after it, each after the one before, with a cache that grows by a token a step."""
+def steps(spec: ModelSpec, tokens: int) -> int:
+    """Decode steps that give each request so many tokens, in the mean."""
+    return math.ceil(tokens / spec.decoding.accepted - EXACT)
+
+
+EXACT = 1e-9
+"""What rounding may add to a whole number of steps."""
+
+
+def more_tokens(steps: int, accepted: float) -> Int64s:
+    """Tokens that each request has more at the start of each step than at that of the first."""
+    more: Int64s = np.floor(np.arange(steps) * accepted + EXACT).astype(np.int64)
+    return more
+
+
+def most_generated(spec: ModelSpec, tokens: int) -> int:
+    """Tokens beyond the prompt that each request has in the cache in the last of the steps that give it so many, drafted ones included."""
+    more = more_tokens(steps(spec, tokens), spec.decoding.accepted)
+    return spec.decoding.queries + int(more[-1]) if more.size else 0
+
+
+def chained(first: Trace, step: Trace, steps: int, accepted: float = 1.0) -> Trace:
+    """A prefill and `steps` decode steps after it, each after the one before, with a cache that grows by `accepted` tokens a step."""
     if steps == 0:
         return first
-    grown = grow(step.rows, step.requests, np.arange(1, steps + 1))
+    grown = grow(step.rows, step.requests, step.rows.generated.max() + more_tokens(steps, accepted))
     names = tuple(dict.fromkeys((*first.names, *step.names)))
     code = {name: i for i, name in enumerate(names)}
     rows = concatenate([_renamed(first.rows, first.names, code), _renamed(grown, step.names, code)])
@@ -171,6 +195,8 @@ class _Placed:
     layer: int
     sub_batch: int
     stage: int
+    behind: int = 0
+    """Decode: tokens that each request has in the cache fewer than in the model's own rows."""
 
 
 def _lower(spec: ModelSpec, scenario: Scenario, phase: str, sub_batches: int, generated: int, partition: str = "dealt",
@@ -180,28 +206,30 @@ def _lower(spec: ModelSpec, scenario: Scenario, phase: str, sub_batches: int, ge
     lengths, source = prompt_lengths(spec, scenario), source_lengths(spec, scenario)
     sub_batch = PARTITIONS[partition](lengths, min(sub_batches, lengths.size), channels)
     count = int(sub_batch.max()) + 1
-    parts = [Part(spec, scenario, phase, lengths[sub_batch == s], generated, source[sub_batch == s]) for s in range(count)]
+    cached = generated + (spec.decoding.queries - 1 if phase == "decode" else 0)
+    parts = [Part(spec, scenario, phase, lengths[sub_batch == s], cached, source[sub_batch == s]) for s in range(count)]
     names: dict[str, int] = {}
-    first = sum(len(tower.layers) for tower in spec.towers)
+    first = sum(len(model.layers) for model in spec.companions)
     placed: list[_Placed] = []
-    blocks = {(layer, s): layer_block(p, layer, names) for layer in dict.fromkeys(spec.layers) for s, p in enumerate(parts)}
-    sends = [_send(p, names) for p in parts] if scenario.pp > 1 else []
+    blocks = cache(lambda layer, s: layer_block(parts[s], layer, names))
+    sends = cache(lambda s: _send(parts[s], names))
     stages = np.arange(len(spec.layers)) * scenario.pp // len(spec.layers)
     for stage, group in product(range(scenario.pp), flights(count, scenario.pp)):
         here = np.flatnonzero(stages == stage)
         if stage == 0 and phase == "prefill":
             placed += [block for s in group for block in _towers(spec, scenario, sub_batch == s, s, names)]
         if stage == 0:
+            placed += [block for s in group for block in _drafts(spec, scenario, phase, sub_batch == s, s, names, generated)]
             placed += [_Placed(_entry(parts[s], names), first - 1, s, 0) for s in group]
-        placed += [_Placed(blocks[spec.layers[number], s], first + int(number), s, stage) for number in here for s in group]
+        placed += [_Placed(blocks(spec.layers[number], s), first + int(number), s, stage) for number in here for s in group]
         if stage < scenario.pp - 1:
-            placed += [_Placed(sends[s], first + int(here[-1]) + 1, s, stage) for s in group]
+            placed += [_Placed(sends(s), first + int(here[-1]) + 1, s, stage) for s in group]
         else:
             placed += [_Placed(_head(parts[s], names), first + len(spec.layers), s, stage) for s in group]
     kept = np.arange(lengths.size)
     if phase == "decode":
         kept = np.sort(np.concatenate([kept[sub_batch == s][scenario.held(p.lengths)] for s, p in enumerate(parts)]))
-    return _assemble(placed, tuple(names), Requests(lengths[kept], sub_batch[kept]), scenario.tp * scenario.pp, generated)
+    return _assemble(placed, tuple(names), Requests(lengths[kept], sub_batch[kept]), scenario.devices, cached)
 
 
 def flights(sub_batches: int, stages: int) -> list[range]:
@@ -214,13 +242,33 @@ def _towers(spec: ModelSpec, scenario: Scenario, chosen: Mask, sub_batch: int, n
     """The encoders of a sub-batch's requests, one after another, on the first stage."""
     placed, number = [], 0
     for tower in spec.towers:
-        part = Part(tower, scenario, "prefill", prompt_lengths(tower, scenario)[chosen])
-        placed.append(_Placed(_entry(part, names), number - 1, sub_batch, 0))
-        blocks = {layer: layer_block(part, layer, names) for layer in dict.fromkeys(tower.layers)}
-        placed += [_Placed(blocks[layer], number + i, sub_batch, 0) for i, layer in enumerate(tower.layers)]
+        placed += _alone(Part(tower, scenario, "prefill", prompt_lengths(tower, scenario)[chosen]), sub_batch, number, names)
         number += len(tower.layers)
-        placed.append(_Placed(_head(part, names), number, sub_batch, 0))
-    return [one for one in placed if one.block.preds]
+    return placed
+
+
+def _drafts(spec: ModelSpec, scenario: Scenario, phase: str, chosen: Mask, sub_batch: int, names: dict[str, int],
+            generated: int) -> list[_Placed]:
+    """The steps of the drafter before a step of the model, or its own prefill, on the first stage; nothing without one."""
+    decoding, number = spec.decoding, sum(len(tower.layers) for tower in spec.towers)
+    if (drafter := decoding.drafter) is None:
+        return []
+    lengths, source = prompt_lengths(drafter, scenario)[chosen], source_lengths(drafter, scenario)[chosen]
+    if phase == "prefill":
+        own = Part(drafter, scenario, phase, lengths, 0, source)
+        return [*_towers(drafter, scenario, chosen, sub_batch, names), *_alone(own, sub_batch, number, names)]
+    return [block for step in range(decoding.drafts)
+            for block in _alone(Part(drafter, scenario, phase, lengths, generated + step, source), sub_batch, number, names,
+                                decoding.queries - 1 - step)]
+
+
+def _alone(part: Part, sub_batch: int, number: int, names: dict[str, int], behind: int = 0) -> list[_Placed]:
+    """A whole model on the first stage, its layers counted from `number`."""
+    blocks = {layer: layer_block(part, layer, names) for layer in dict.fromkeys(part.spec.layers)}
+    inner = [_Placed(blocks[layer], number + i, sub_batch, 0, behind) for i, layer in enumerate(part.spec.layers)]
+    ends = (_Placed(_entry(part, names), number - 1, sub_batch, 0, behind),
+            _Placed(_head(part, names), number + len(part.spec.layers), sub_batch, 0, behind))
+    return [one for one in (ends[0], *inner, ends[1]) if one.block.preds]
 
 
 def _assemble(placed: list[_Placed], names: tuple[str, ...], requests: Requests, devices: int, generated: int) -> Trace:
@@ -237,7 +285,8 @@ def _assemble(placed: list[_Placed], names: tuple[str, ...], requests: Requests,
     offset = 0
     for p in placed:
         matrix = matrices[id(p.block)].copy()
-        for column, value in (("layer", p.layer), ("sub_batch", p.sub_batch), ("stage", p.stage), ("generated", generated)):
+        for column, value in (("layer", p.layer), ("sub_batch", p.sub_batch), ("stage", p.stage),
+                              ("generated", generated - p.behind)):
             matrix[:, columns[column]] = value
         parts.append(matrix)
         before = {last[p.sub_batch]} if p.sub_batch in last else set()
@@ -289,15 +338,33 @@ def _head(part: Part, names: dict[str, int]) -> Block:
     elif spec.head == "classifier":
         emit.linear("classifier", x, spec.num_classes, spec.hidden, m=part.sequences)
     elif spec.head == "lm":
-        positions = part.tokens if part.scenario.all_logits else part.sequences
+        answered = part.tokens if part.decoding else part.sequences
+        positions = part.tokens if part.scenario.all_logits else answered
         vocab, width = -(-spec.vocab // tp), spec.embed_dim or spec.hidden
         if width != spec.hidden:
             x = emit.linear("project_out", x, width, spec.hidden, m=positions)
         x = emit.linear("lm_head", x, vocab, width, m=positions)
         if tp > 1:
-            x = emit.collective("allgather_logits", "allgather", x, vocab * tp, tp, m=part.sequences)
-        emit.vector("sample", "argmax", x, n=vocab * tp, m=part.sequences)
+            x = emit.collective("allgather_logits", "allgather", x, vocab * tp, tp, m=answered)
+        compared = part.decoding and spec.decoding.drafter is not None
+        x = emit.vector("sample", "verify" if compared else "argmax", x, n=vocab * tp, m=answered)
+        _later_heads(emit, x, vocab)
     return emit.block
+
+
+def _later_heads(emit: Emit, x: int, vocab: int) -> None:
+    """Tokens after the next one, predicted by heads that read the last accepted position."""
+    spec, rows = emit.part.spec, emit.part.sequences
+    heads, hidden = spec.decoding.heads, spec.hidden
+    if heads:
+        kind = "gemv" if rows == 1 else "gemm"
+        x = emit.block.add("later_heads", kind, x, batch=heads, m=rows, n=hidden, k=hidden, **emit.common)
+        x = emit.vector("later_activation", "silu", x, n=hidden, m=heads * rows)
+        if spec.decoding.own_vocabulary:
+            x = emit.block.add("later_logits", kind, x, batch=heads, m=rows, n=vocab, k=hidden, **emit.common)
+        else:
+            x = emit.linear("later_logits", x, vocab, hidden, m=heads * rows)
+        emit.vector("later_sample", "argmax", x, n=vocab, m=heads * rows)
 
 
 def _send(part: Part, names: dict[str, int]) -> Block:

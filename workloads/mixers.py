@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from .emit import Emit
 from .kinds import BY_NAME
 from .spec import MLA, Attention, Chain, Step
+from .spread import over_devices
 
 DECODES_AS = {"scan": "scan_step", "linear_attention": "scan_step", "gated_scan": "gated_step", "delta_scan": "delta_step"}
 """What a scan over a prompt becomes where each sequence goes one token on."""
@@ -14,12 +17,13 @@ def attention(emit: Emit, mixer: Attention, x: int) -> int:
     """Attention over the layer's own tokens, or over what another layer or an encoder has left in the cache."""
     part, tp, hidden, d = emit.part, emit.part.scenario.tp, emit.hidden, mixer.head_dim
     heads_q, heads_kv = mixer.heads_q // tp, max(1, mixer.heads_kv // tp)
-    if mixer.source != "self" or mixer.reduce > 1:
+    if mixer.source != "self" or mixer.reduce > 1 or part.last_token:
         return _read(emit, mixer, x, heads_q, heads_kv)
     if mixer.block:
         x = emit.move("window", "window", x, hidden)
     gates = heads_q if mixer.gate else 0
-    x = emit.factored("qkv_proj", x, (heads_q + gates + (2 - mixer.given) * heads_kv) * d, hidden, mixer.rank)
+    made = gates + heads_q * (mixer.given < 3) + heads_kv * max(0, 2 - mixer.given)
+    x = emit.factored("qkv_proj", x, made * d, hidden, mixer.rank) if made else x
     if mixer.qk_norm:
         x = emit.vector("qk_norm", "rmsnorm", x, n=(heads_q + heads_kv) * d)
     if mixer.rope:
@@ -34,16 +38,35 @@ def attention(emit: Emit, mixer: Attention, x: int) -> int:
     if not part.spec.encoder:
         x = emit.append(x, 2 * d * (mixer.heads_kv if by_request else heads_kv))
     if by_request and part.decoding:
-        x = emit.attention(x, mixer, mixer.heads_q, mixer.heads_kv, d, d, mixer.kv_elements)
-        x = emit.exchange("alltoall_out", x, part.held.size, mixer.heads_q * d)
+        x = _attend(emit, mixer, x, mixer.heads_q, mixer.heads_kv)
+        x = emit.exchange("alltoall_out", x, part.held.size * part.queries, mixer.heads_q * d)
     else:
-        x = emit.attention(x, mixer, heads_q, heads_kv, d, d, 2 * heads_kv * d)
+        x = _attend(emit, mixer, x, heads_q, heads_kv)
     if mixer.relative:
         x = _position_scores(emit, heads_q, d, x)
     if mixer.gate:
         x = emit.vector("attention_gate", "sigmoid_mul", x, n=heads_q * d)
     x = emit.factored("o_proj", x, hidden, heads_q * d, mixer.rank)
     return emit.move("window", "window", x, hidden) if mixer.block else x
+
+
+def _attend(emit: Emit, mixer: Attention, x: int, heads_q: int, heads_kv: int) -> int:
+    """Attention over the layer's own tokens, with what picks those that are read before it and those that are kept after it."""
+    d, kv_width = mixer.head_dim, 2 * heads_kv * mixer.head_dim
+    if emit.part.scenario.context > 1:
+        return over_devices(emit, mixer, x, heads_q, heads_kv)
+    if mixer.top and emit.part.decoding:
+        x = emit.pick(x, mixer, heads_q, heads_kv)
+    x = emit.attention(x, mixer, heads_q, heads_kv, d, d, kv_width)
+    return x if mixer.budget is None else emit.evict(x, mixer, heads_q, kv_width)
+
+
+def cached_only(emit: Emit, mixer: Attention, x: int) -> int:
+    """Keys and values of every token, cached, without attention."""
+    part, heads_kv = emit.part, max(1, mixer.heads_kv // emit.part.scenario.tp)
+    tokens = int(part.lengths.sum()) if part.last_token else part.tokens
+    width = 2 * heads_kv * mixer.head_dim
+    return emit.append(emit.linear("kv_proj", x, width, emit.hidden, m=tokens), width, tokens)
 
 
 def _position_scores(emit: Emit, heads: int, head_dim: int, x: int) -> int:
@@ -58,8 +81,10 @@ def _read(emit: Emit, mixer: Attention, x: int, heads_q: int, heads_kv: int) -> 
     """Queries of the layer's tokens on keys and values of others: an encoder's, an earlier layer's, or fewer of its own (PVT)."""
     part, hidden, d = emit.part, emit.hidden, mixer.head_dim
     given, rows = x, part.tokens
+    if part.last_token and mixer.source == "self":
+        x = cached_only(emit, mixer, x)
     x = emit.linear("q_proj", x, heads_q * d, hidden)
-    if mixer.source == "self":
+    if mixer.source == "self" and not part.last_token:
         rows = int((-(-part.lengths // mixer.reduce)).sum())
         given = emit.linear("reduce", given, hidden, mixer.reduce * hidden, m=rows)
         given = emit.vector("reduce_norm", "layernorm", given, n=hidden, m=rows)
@@ -90,7 +115,7 @@ def latent(emit: Emit, mixer: MLA, x: int) -> int:
         q = emit.exchange("alltoall_q", q, emit.part.tokens, heads * mixer.kv_elements)
         seen_by = mixer.heads_q if emit.part.scenario.by_request else heads
         out = emit.attention(q, mixer, seen_by, 1, mixer.kv_elements, latent, mixer.kv_elements)
-        out = emit.exchange("alltoall_out", out, emit.part.held.size, seen_by * latent)
+        out = emit.exchange("alltoall_out", out, emit.part.held.size * emit.part.queries, seen_by * latent)
         out = emit.per_head("v_absorb", out, heads, mixer.value_dim, latent)
     else:
         up = emit.linear("kv_up", cached, heads * (mixer.nope_dim + mixer.value_dim), latent, dense=True)
@@ -113,6 +138,7 @@ def one_step(emit: Emit, step: Step, x: int) -> int:
     cut = {name: -(-getattr(step, name) // tp) if step.cut == name else getattr(step, name) for name in ("n", "k", "batch")}
     heads, key_heads = (max(1, count // tp) if step.cut == "heads" and count else count for count in (step.heads, step.key_heads))
     rows = part.sequences if step.each == "sequence" else (part.sequences * step.rows if step.rows else part.tokens * step.times)
+    rows = math.ceil(rows * step.share)
     form = BY_NAME[step.kind].form
     shape = {"m": rows, "n": cut["n"], "k": cut["k"], "batch": cut["batch"], "in_elements": rows * step.reads}
     if form in ("scan", "channels"):
@@ -126,9 +152,10 @@ def one_step(emit: Emit, step: Step, x: int) -> int:
     elif step.along == "tokens":
         shape |= {"m": part.sequences * cut["n"], "n": int(part.lengths.max())}
     elif step.along == "pieces":
-        pieces, products = -(-int(part.lengths.max()) // step.stride), part.sequences * step.times
+        pieces = -(-int(part.lengths.max()) // step.stride)
+        products = part.sequences * (max(1, step.times // tp) if step.cut == "heads" else step.times)
         matrix = BY_NAME[step.kind].work == "matmul"
-        shape |= {"batch": products if matrix else 1, "m": pieces if matrix else products * pieces, "n": pieces}
+        shape |= {"batch": products if matrix else 1, "m": pieces if matrix else products * pieces, "n": math.ceil(pieces * step.share)}
     elif form == "triangle":
         shape["m"] = rows * heads
     kind = "gemv" if step.kind == "gemm" and rows == 1 else step.kind

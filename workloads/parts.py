@@ -56,7 +56,7 @@ class Attention:
     rank: int = 0
     """Rank of the two factors of each projection; 0 where it is one matrix."""
     given: int = 0
-    """Of keys and values, how many are the input itself and have no projection (1: values, 2: both)."""
+    """Of values, keys and queries, in this order, how many have no projection: they are the input itself, or what `prepare` makes of it."""
     budget: int | None = None
     """Tokens that stay in the cache of each sequence, those with the highest scores; None is all. A prefill still sees all."""
     key_rank: int = 0
@@ -67,6 +67,11 @@ class Attention:
     def reach(self) -> int | None:
         """Cached tokens that a decode step sees at most; None is all."""
         return min((limit for limit in (self.window, self.budget) if limit is not None), default=None)
+
+    @property
+    def projected(self) -> tuple[int, int]:
+        """Query heads that a projection makes, and KV heads of keys and values together."""
+        return self.heads_q * (self.given < 3), self.heads_kv * max(0, 2 - self.given)
 
     @property
     def kv_elements(self) -> int:
@@ -179,6 +184,8 @@ class Step:
     prefill_only: bool = False
     stride: int = 1
     """Along "pieces": tokens that make one row."""
+    share: float = 1.0
+    """Of the layer's tokens, those that come here; along "pieces", of those that each piece could meet."""
 
     @property
     def matmul(self) -> bool:
@@ -278,11 +285,12 @@ def attention_parameters(mixer: Attention, hidden: int) -> int:
     positions = hidden * query + 2 * query if mixer.relative else 0
     prepared = sum(step.parameters for step in mixer.prepare)
     if mixer.rank:
-        projected = query + (2 - mixer.given) * key
+        projected = sum(mixer.projected) * mixer.head_dim
         bias = (projected if mixer.qkv_bias else 0) + (hidden if mixer.out_bias else 0)
         return mixer.rank * (hidden + projected + query + hidden) + bias + positions + prepared + mixer.extra
-    queries = linear_parameters(hidden, query * (2 if mixer.gate else 1), bias=mixer.qkv_bias)
-    keys = 0 if mixer.source == "shared" else ((2 - mixer.given) * (key * source + (key if mixer.qkv_bias else 0))
+    gates = mixer.heads_q if mixer.gate else 0
+    queries = linear_parameters(hidden, (mixer.projected[0] + gates) * mixer.head_dim, bias=mixer.qkv_bias)
+    keys = 0 if mixer.source == "shared" else (linear_parameters(source, mixer.projected[1] * mixer.head_dim, bias=mixer.qkv_bias)
                                                    - (key if mixer.qkv_bias and not mixer.k_bias else 0))
     reduction = linear_parameters(mixer.reduce * hidden, hidden, bias=True) + 2 * hidden if mixer.reduce > 1 else 0
     out = linear_parameters(query, hidden, bias=mixer.out_bias)

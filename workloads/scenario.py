@@ -14,6 +14,7 @@ from .ops import DTYPES, SPARSITIES, Int64s
 ROUTINGS = ("uniform", "balanced", "zipf")
 PHASES = ("prefill", "decode", "both")
 SPREADS = ("heads", "batch")
+CONTEXTS = ("ring", "tree")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,12 @@ class Scenario:
     attention_parallel: str = "heads"
     """What the devices of a tensor-parallel group share out of the attention over the cache: "heads", or "batch": each device
     keeps the cache of some requests, with all their heads (Pope et al., MLSys'23, section 3.3)."""
+    context: int = 1
+    """Devices that share out the tokens of each sequence, all weights on each; `prompt` is then what one of them holds."""
+    context_attention: str = "ring"
+    """How attention reaches the keys of the others: they go round, or ("tree") partial results are reduced."""
+    experts_apart: bool = False
+    """The devices of a tensor-parallel group have whole experts, not a piece of each."""
     routing: str = "uniform"
     """How tokens choose experts: "uniform" draws each token's experts at random, "balanced" spreads them evenly,
     "zipf" weighs expert i by 1/i."""
@@ -54,7 +61,7 @@ class Scenario:
     def __post_init__(self) -> None:
         if isinstance(self.prompt, (Sequence, np.ndarray)) and not isinstance(self.prompt, (str, tuple)):
             object.__setattr__(self, "prompt", tuple(self.prompt))
-        for field in ("batch", "output", "tp", "pp"):
+        for field in ("batch", "output", "tp", "pp", "context"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"{field} is {value!r}. Expected a whole number of at least 1.")
@@ -72,8 +79,9 @@ class Scenario:
         if isinstance(self.prompt, tuple) and len(self.prompt) != self.batch:
             raise ValueError(f"prompt has {len(self.prompt)} lengths but batch is {self.batch}. Expected one length a request.")
         object.__setattr__(self, "transforms", (self.transforms,) if isinstance(self.transforms, str) else tuple(self.transforms))
-        for field, known in (("phase", PHASES), ("attention_parallel", SPREADS), ("routing", ROUTINGS), ("dtype", DTYPES),
-                             ("weight_dtype", (*DTYPES, None)), ("kv_dtype", (*DTYPES, None)), ("weight_sparsity", SPARSITIES)):
+        for field, known in (("phase", PHASES), ("attention_parallel", SPREADS), ("context_attention", CONTEXTS), ("routing", ROUTINGS),
+                             ("dtype", DTYPES), ("weight_dtype", (*DTYPES, None)), ("kv_dtype", (*DTYPES, None)),
+                             ("weight_sparsity", SPARSITIES)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} is {getattr(self, field)!r}. Expected one of {', '.join(str(k) for k in known if k)}.")
 
@@ -96,6 +104,16 @@ class Scenario:
     def by_request(self) -> bool:
         """Whether the cache is shared out by requests, not by heads."""
         return self.attention_parallel == "batch" and self.tp > 1
+
+    @property
+    def alike(self) -> int:
+        """Devices that do the same at a time: those of a stage."""
+        return self.tp * self.context
+
+    @property
+    def devices(self) -> int:
+        """All devices of the run."""
+        return self.alike * self.pp
 
     def held(self, lengths: Int64s) -> Int64s:
         """Indices of the requests, of prompts so long, whose cache the fullest device of a tensor-parallel group keeps, ascending.

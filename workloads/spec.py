@@ -61,6 +61,8 @@ class Decoding:
     """A smaller model that proposes tokens, one a step."""
     drafts: int = 0
     """Its steps before each step of the model."""
+    nested: bool = False
+    """Whether the drafter's weights are among the model's own."""
 
 
 ONE_TOKEN = Decoding()
@@ -120,7 +122,7 @@ class ModelSpec:
     def parameters(self) -> int:
         """Every parameter of the checkpoint, biases and norms included; tied tables count once."""
         layers = sum(layer_parameters(layer, self.hidden, self._norm_weights) for layer in self.layers)
-        beside = [*self.towers, *([] if self.decoding.drafter is None else [self.decoding.drafter])]
+        beside = self.towers if self.decoding.nested else self.companions
         return self._outer_parameters() + layers + sum(model.parameters for model in beside)
 
     @property
@@ -128,6 +130,11 @@ class ModelSpec:
         """Parameters that one token meets: all of them, less the experts that its router leaves out."""
         idle = sum(idle_parameters(part, layer.hidden or self.hidden) for layer in self.layers for part in layer.sublayers)
         return self.parameters - idle - sum(tower.parameters - tower.active_parameters for tower in self.towers)
+
+    @property
+    def companions(self) -> tuple[ModelSpec, ...]:
+        """Models that run beside it: its towers, and what drafts its tokens."""
+        return self.towers if self.decoding.drafter is None else (*self.towers, self.decoding.drafter)
 
     @property
     def kv_elements_per_token(self) -> int:

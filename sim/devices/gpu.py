@@ -9,9 +9,9 @@ import numpy as np
 from gemvane.workloads.kernels import FRAMEWORKS, KERNEL_NAMES, Conditions
 from gemvane.workloads.ops import BITS, CODE, DTYPES, FORMS, KIND_FORM, KINDS, WORK, Int64s, Rows
 
-from ..calibration import DecodeCondition, GemmCondition, PrefillCondition, VectorCondition
+from ..calibration import DecodeCondition, GemmCondition, PrefillCondition, VectorCondition, XqaCondition
 from ..costs import Costs, Floats, Ledger
-from . import gpu_attention, gpu_gemm, gpu_vector
+from . import gpu_attention, gpu_gemm, gpu_trtllm, gpu_vector
 from .gpu_gemm import TILES
 from .gpu_machine import Parts, ResolvedGpu, resolve
 
@@ -62,10 +62,8 @@ def cost(rows: Rows, gpu: ResolvedGpu, conditions: Conditions | None = None) -> 
     ideal = np.maximum(rows.macs / gpu.tensor.macs_per_cycle[rows.act_dtype] / gpu.mhz, rows.vector_ops / gpu.vector_ops_per_us)
     ideal = np.minimum(np.where(rows.work <= 2, rows.macs / gpu.tensor.macs_per_cycle[rows.act_dtype] / gpu.mhz, ideal), parts.busy)
     edge = np.maximum(np.minimum(parts.compute, parts.busy) - ideal, 0)
-    ledger.spend("ideal", ideal * gpu.mhz)
-    ledger.spend("edge", edge * gpu.mhz)
-    ledger.spend("memory", (parts.busy - ideal - edge) * gpu.mhz)
-    ledger.spend("launch", launch * gpu.mhz)
+    in_us = {"ideal": ideal, "edge": edge, "memory": parts.busy - ideal - edge, "launch": launch}
+    ledger.spend_all({cause: part * gpu.mhz for cause, part in in_us.items()})
     ledger.count_macs(rows.macs, gpu.tensor.used[rows.act_dtype])
     ledger.count("vector_op", rows.vector_ops)
     ledger.count("sram_bytes", parts.tile_bytes.astype(np.int64))
@@ -93,7 +91,7 @@ def _of_a_trace(rows: Rows) -> Conditions:
     """Weights and caches come from memory; operators that only change elements find what was computed just before."""
     zero = np.zeros(rows.size, np.int64)
     copies = (_model(rows) == WORK.index("vector")).astype(np.int64)
-    return Conditions(zero, np.array(DTYPES, object)[rows.act_dtype].astype(str), rows.kv_dtype, copies, zero, zero)
+    return Conditions(zero, np.array(DTYPES, object)[rows.act_dtype].astype(str), rows.kv_dtype, copies, zero, zero, rows.kv_len)
 
 
 def _groups(rows: Rows, conditions: Conditions) -> list[tuple[Group, Int64s]]:
@@ -196,6 +194,10 @@ def _attention(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGp
     arithmetic = DTYPES.index("fp8") if key == "bf16-fp8" and gpu.tensor.used[DTYPES.index("fp8")] == DTYPES.index("fp8") else group.act
     run = gpu_attention.prefill if group.work == "attention_prefill" else gpu_attention.decode
     condition = condition_of(gpu, group.framework, group.work, key)
+    if isinstance(condition, XqaCondition):
+        if named is None:
+            return gpu_trtllm.decode(heads, np.maximum(conditions.held, rows.kv_len).astype(np.float64), gpu, condition)
+        condition = DecodeCondition()
     return run(heads, arithmetic if group.work == "attention_prefill" else group.act, gpu, kernel, condition)
 
 

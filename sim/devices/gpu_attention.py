@@ -22,15 +22,10 @@ MAX_KEY_SPLITS = 32
 """Parts into which the keys of one sequence are split at most (guess)."""
 SHARED_HEADS = 64
 """Query heads of one KV head that fit the tile of a decode block (guess)."""
-LONG_KEYS = 1024
-"""Keys of one decode block beyond which a sequence is split although the SMs are filled (guess)."""
-MAX_SHARED_TRTLLM = 32
-"""TensorRT-LLM's grouped decode kernel (XQA) takes up to 32 query heads a KV head; beyond, and at one, a kernel without sharing runs."""
-
 OVERLAP_BLOCKS = 6.0
 """Decode blocks a SM at which half of the overlap is reached: the first block of an SM has no other one to hide behind (guess)."""
-MHA_BLOCKS, SHARED_BLOCKS = 3.0, 16.0
-"""Decode blocks of one SM that hide each other's latency: few of the kernel without sharing, which fills registers (guess)."""
+SHARED_BLOCKS = 16.0
+"""Decode blocks of one SM that hide each other's latency (guess)."""
 
 
 FLASH_FILLED, FLASH_WORTH = 0.8, 0.85
@@ -59,6 +54,10 @@ class AttentionKernel(NamedTuple):
     """Which kernel runs an attention."""
 
     fused: bool = True
+    wide_rows: int = QUERY_ROWS
+    """Query rows of a prefill's block, of heads wider than 256."""
+    hidden_share: float = 0.0
+    """What a key that a window hides costs a prefill, over one that is seen: kernels that go over all keys and mask."""
     packs: bool = True
     """Query heads of one KV head share the rows of a prefill's tile."""
     splits: bool = True
@@ -71,8 +70,6 @@ class AttentionKernel(NamedTuple):
     """A decode's keys are split as FlashAttention-2 splits them."""
     stream: bool = False
     """A decode's keys are dealt out in equal shares of all work; a share may end inside a sequence (stream-K)."""
-    separate_mha: bool = False
-    """A decode has a kernel of its own for heads that share no keys."""
     shares: bool = True
     """Query heads of one KV head share a block of a decode."""
     rows: int = 0
@@ -87,7 +84,7 @@ FLASH3 = AttentionKernel()
 SPLIT_KV = AttentionKernel()
 LEAN = AttentionKernel(stream=True, rows=64)
 UNFUSED = AttentionKernel(fused=False)
-TRTLLM = AttentionKernel(packs=False, splits=False, separate_mha=True)
+TRTLLM = AttentionKernel(packs=False, splits=False)
 FLASH2 = AttentionKernel(packs=False, splits=False, shares=False, rows=128, synchronous=True)
 NAMED = {
     "flash2": FLASH2, "flash3": FLASH3,
@@ -100,8 +97,10 @@ flash2: one block a (sequence, query head), its one query in a tile of 128 rows.
 cache, which splits where places are left. fixed-split: eight parts, whatever the grid. lean: LeanAttention (arXiv 2405.10480). flash3:
 grouped heads share a tile, keys are split where SMs are left. paged: the same on pages of 16 keys (vLLM's default). unfused: scores in
 memory. Tiles of 64 and 128 rows: Dao-AILab/flash-attention, launch templates; of lean: guess."""
-OF_FRAMEWORK = {"trtllm": TRTLLM, "triton": AttentionKernel(packs=False, splits=False),
+OF_FRAMEWORK = {"trtllm": TRTLLM, "triton": AttentionKernel(packs=False, splits=False, wide_rows=32, hidden_share=0.25),
                 "vllm": AttentionKernel(most_splits=GRAPH_SPLITS)}
+"""Triton: SGLang's own kernels (sgl-project/sglang, extend_attention.py: blocks of 128 and 32 rows, from memory; the
+share of hidden keys is between those that fit its three types, 0.2 to 0.3)."""
 
 
 class Heads(NamedTuple):
@@ -140,7 +139,7 @@ class Heads(NamedTuple):
         return share
 
 
-def _traffic(heads: Heads, bytes_: Floats, gpu: ResolvedGpu, read_factor: float) -> tuple[Floats, Floats]:
+def traffic(heads: Heads, bytes_: Floats, gpu: ResolvedGpu, read_factor: float) -> tuple[Floats, Floats]:
     """Time in us of reading once, and the bytes that come from memory."""
     stays = np.where(heads.cold > 0, 0.0, gpu.resident(bytes_))
     rate = min(gpu.memory_bytes_per_us, gpu.read_bytes_per_us * read_factor)
@@ -163,14 +162,24 @@ def _other_heads(heads: Heads, other_us: float, padded_us: float) -> Floats:
     return extra
 
 
+def query_rows(heads: Heads, kernel: AttentionKernel) -> Floats:
+    """Query rows of a block of a prefill."""
+    return np.where(heads.width > 256, float(kernel.wide_rows), QUERY_ROWS)
+
+
 def prefill_block(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKernel,
-                  condition: PrefillCondition) -> tuple[Floats, float]:
+                  condition: PrefillCondition) -> tuple[Floats, Floats]:
     """Time in us of a key through a block of a prefill, whose SM it has for itself, and of the block before and after its keys."""
     rate = gpu.macs_per_us(arithmetic, condition.tensor_factor * _pace(kernel, gpu)) / gpu.num_sms
-    key_us = QUERY_ROWS * ((heads.head_dim + heads.value_dim) / rate + 1 / (condition.score_rate * gpu.mhz))
+    rows = query_rows(heads, kernel)
+    wide = np.where(heads.width > 128, condition.wide_factor, 1.0)
+    key_us = wide * rows * ((heads.head_dim + heads.value_dim) / rate + 1 / (condition.score_rate * gpu.mhz))
+    key_us = key_us + condition.convert_clocks / gpu.mhz * heads.width / 128
     if kernel.page:
         key_us = key_us + PAGE_CLOCKS / kernel.page / gpu.mhz
-    return key_us, condition.block_clocks / gpu.mhz
+    share = heads.heads_q / heads.heads_kv if kernel.packs else 1.0
+    empty = 1 - np.minimum(1.0, heads.q_len * share / rows)
+    return key_us, condition.block_clocks * (1 - condition.row_share * empty) / gpu.mhz
 
 
 def prefill(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKernel, condition: PrefillCondition) -> Parts:
@@ -181,8 +190,9 @@ def prefill(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKe
     share = np.where(kernel.packs, heads.heads_q / heads.heads_kv, 1.0)
     grid = heads.batch * np.where(kernel.packs, heads.heads_kv, heads.heads_q)
     key_tile = np.where(heads.width >= 256, KEY_TILE // 2, np.where(heads.width >= 192, KEY_TILE * 3 // 4, KEY_TILE)).astype(np.float64)
-    tiles = np.ceil(heads.q_len * share / QUERY_ROWS)
-    step = QUERY_ROWS / share
+    rows = query_rows(heads, kernel)
+    tiles = np.ceil(heads.q_len * share / rows)
+    step = rows / share
     window = np.where((heads.window > 0) & (heads.window < heads.kv_len), heads.window, np.inf)
     before = np.maximum(heads.kv_len - heads.q_len, 0)  # queries on fewer keys: cross-attention
     widest = np.minimum(heads.kv_len, window + step)
@@ -192,6 +202,9 @@ def prefill(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKe
     masked = np.where(np.isfinite(window), condition.window_keys, 0.0)
     keys = (keys + tiles * (key_tile / 2 + masked)) * heads.unevenness
     longest = np.ceil(np.minimum(heads.kv_len, widest) / key_tile) * key_tile
+    if kernel.hidden_share:
+        keys = keys + kernel.hidden_share * np.maximum(tiles * (before + (tiles + 1) / 2 * step) - keys, 0)
+        longest = longest + kernel.hidden_share * (heads.kv_len - np.minimum(heads.kv_len, widest))
 
     key_us, block_us = prefill_block(heads, arithmetic, gpu, kernel, condition)
     mean = grid * (keys * key_us + tiles * block_us) / gpu.num_sms
@@ -201,11 +214,11 @@ def prefill(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKe
     if kernel.splits:
         parts = np.minimum(np.maximum(np.floor(gpu.num_sms / blocks), 1.0), np.maximum(1.0, longest / key_tile / 2))
         parts = np.minimum(parts, MAX_KEY_SPLITS)
-        partial = blocks * parts * QUERY_ROWS * heads.value_dim * 4 * 2 / gpu.tile_bytes_per_us
+        partial = blocks * parts * rows * heads.value_dim * 4 * 2 / gpu.tile_bytes_per_us
         split = np.maximum(longest / parts * key_us + block_us + condition.combine_us + partial, mean)
         compute = np.where(parts > 1, np.minimum(compute, split), compute)
-    memory, moved = _traffic(heads, heads.query_bytes + heads.cache_bytes, gpu, 1.0)
-    around, moved_around = _traffic(heads, condition.append_passes * (heads.query_bytes / 2 + heads.cache_bytes), gpu, 1.0)
+    memory, moved = traffic(heads, heads.query_bytes + heads.cache_bytes, gpu, 1.0)
+    around, moved_around = traffic(heads, condition.append_passes * (heads.query_bytes / 2 + heads.cache_bytes), gpu, 1.0)
     fixed = prefill_fixed_us(heads, gpu, condition)
     loaded = grid * keys * (heads.head_dim + heads.value_dim) * heads.key_bytes
     busy = gpu.overlapped(compute, memory, gpu.physics.overlap) + around
@@ -231,9 +244,10 @@ class DecodeGrid(NamedTuple):
 def decode_grid(heads: Heads, gpu: ResolvedGpu, kernel: AttentionKernel) -> DecodeGrid:
     """The blocks of a decode, by the rules of its kernel."""
     group = heads.heads_q / heads.heads_kv
-    alone = (group == 1) | (group > MAX_SHARED_TRTLLM) if kernel.separate_mha else np.full(group.size, not kernel.shares)
+    alone = np.full(group.size, not kernel.shares)
     keys = np.where((heads.window > 0) & (heads.window < heads.kv_len), heads.window, heads.kv_len)
-    pairs = heads.batch * np.where(alone, heads.heads_q, heads.heads_kv * np.ceil(group / SHARED_HEADS))
+    rows = np.ceil(heads.q_len * np.where(alone, 1.0, group) / SHARED_HEADS)
+    pairs = heads.batch * np.where(alone, heads.heads_q, heads.heads_kv) * rows
     tiles = np.ceil(keys / KEY_TILE)
     if kernel.stream:
         parts = np.minimum(gpu.num_sms * FLASH_BLOCKS / pairs, tiles)
@@ -241,10 +255,8 @@ def decode_grid(heads: Heads, gpu: ResolvedGpu, kernel: AttentionKernel) -> Deco
         parts = np.minimum(tiles, float(kernel.fixed_splits))
     elif kernel.flash_splits:
         parts = _flash_splits(pairs, tiles, gpu.num_sms * FLASH_BLOCKS)
-    elif kernel.splits or kernel.separate_mha:
+    elif kernel.splits:
         parts = np.floor(gpu.num_sms / pairs)
-        if kernel.separate_mha:
-            parts = np.maximum(parts, np.where(alone, 1.0, np.floor(keys / LONG_KEYS)))
         parts = np.clip(parts, 1.0, np.minimum(tiles, float(kernel.most_splits or np.inf)))
     else:
         parts = np.ones(group.size)
@@ -285,18 +297,17 @@ def decode_blocks(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: Atten
     """What the blocks of a decode cost."""
     group = heads.heads_q / heads.heads_kv
     wide = 1 + condition.block_width * (heads.width / KEY_TILE - 1)
-    shared = 1 + condition.group_width * np.where(alone, 0.0, np.maximum(np.ceil(group / 8) - 1, 0))
-    own = alone & kernel.separate_mha
-    each = np.where(own, condition.mha_block_clocks, condition.block_clocks) * np.maximum(wide, 0.1) * shared
-    tile_clocks = np.where(own, condition.mha_tile_clocks, condition.tile_clocks) * shared
+    shared = 1 + condition.group_width * np.where(alone, 0.0, np.maximum(np.ceil(heads.q_len * group / 8) - 1, 0))
+    each = condition.block_clocks * np.maximum(wide, 0.1) * shared
+    tile_clocks = condition.tile_clocks * shared
     key = tile_clocks / KEY_TILE / gpu.mhz * (0.5 + 0.25 * heads.width * heads.key_bytes / KEY_TILE)
     if kernel.page:
         key = key + PAGE_CLOCKS / kernel.page / gpu.mhz
     rate = gpu.macs_per_us(arithmetic, _pace(kernel, gpu)) / gpu.num_sms
-    of_sm = np.where(own, 0.0, condition.sm_tile_clocks * shared) * (FIXED_SHARE + (1 - FIXED_SHARE) * heads.width / KEY_TILE)
+    of_sm = condition.sm_tile_clocks * shared * (FIXED_SHARE + (1 - FIXED_SHARE) * heads.width / KEY_TILE)
     of_sm = of_sm * np.where(heads.width > KEY_TILE, condition.sm_wide, 1.0) / KEY_TILE / gpu.mhz
     return DecodeBlocks(each / gpu.mhz, key, np.maximum(kernel.rows * (heads.head_dim + heads.value_dim) / rate, of_sm),
-                        np.where(own, MHA_BLOCKS, SHARED_BLOCKS))
+                        np.full(group.size, SHARED_BLOCKS))
 
 
 def joining_us(heads: Heads, grid: DecodeGrid, gpu: ResolvedGpu, kernel: AttentionKernel, condition: DecodeCondition) -> Floats:
@@ -321,11 +332,11 @@ def decode(heads: Heads, arithmetic: int, gpu: ResolvedGpu, kernel: AttentionKer
     ends = ((condition.latency_clocks / gpu.mhz) ** 4 + (each.start * waves) ** 4) ** 0.25
     taken = keys * heads.unevenness / parts if kernel.stream else np.minimum(keys, np.ceil(tiles / parts) * KEY_TILE)
     taken = taken + np.where((heads.window > 0) & (heads.window <= heads.kv_len), KEY_TILE / 2, 0.0)  # a window ends inside a tile
-    issue = heads.batch * heads.heads_q * keys * (heads.head_dim + heads.value_dim) / gpu.macs_per_us(arithmetic, 1.0)
+    issue = heads.batch * heads.heads_q * heads.q_len * keys * (heads.head_dim + heads.value_dim) / gpu.macs_per_us(arithmetic, 1.0)
     walk = np.maximum(each.key * np.maximum(1.0, waves / each.resident), each.matrix * np.maximum(1.0, waves * heads.unevenness))
     compute = np.maximum(ends + walk * taken, issue)
     bytes_ = heads.cache_bytes + heads.query_bytes
-    memory, moved = _traffic(heads, bytes_, gpu, condition.read_factor)
+    memory, moved = traffic(heads, bytes_, gpu, condition.read_factor)
     memory = np.where(alone & (group > 1), np.maximum(memory, bytes_ * group / gpu.tile_bytes_per_us), memory)
     fixed = decode_fixed_us(heads, gpu, condition)
     fixed = fixed + joining_us(heads, grid, gpu, kernel, condition)

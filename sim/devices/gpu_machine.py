@@ -22,7 +22,7 @@ RESIDENCE_SLOPE = 4
 
 CAP_US, CAP_SLOPE = 50e3, 4
 """When the power limit starts to lower the clock, and how abruptly. Fits to seven tables of H100 and H200 (TensorRT-LLM and SGLang,
-bf16 and fp8; ai-dynamo/aiconfigurator 095f58a51) each by itself put it between 45 and 85 ms; the slope is a guess."""
+bf16 and fp8; ai-dynamo/aiconfigurator 095f58a51) each by itself put it between 45 and 95 ms; the slope is a guess."""
 
 
 class ResolvedGpu(NamedTuple):

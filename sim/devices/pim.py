@@ -214,7 +214,8 @@ def _prefill_loads(rows: Rows, pim: ResolvedPim, requests: Requests) -> list[Loa
 def _shape(kind: str, rows: Rows, pim: ResolvedPim) -> Shape:
     heads_kv = max(1, int(rows.heads_kv[0]))
     dim = int(rows.value_dim[0] if kind == "attention_value" else rows.head_dim[0])
-    return Shape(kind, 1 if pim.by_head else heads_kv, int(rows.heads_q[0]) // heads_kv, dim, *packing(pim, int(rows.kv_dtype[0])))
+    queries = int(rows.heads_q[0]) // heads_kv * (1 if rows.kind[0] == CODE["attention_prefill"] else max(1, int(rows.q_len[0])))
+    return Shape(kind, 1 if pim.by_head else heads_kv, queries, dim, *packing(pim, int(rows.kv_dtype[0])))
 
 
 def _whole(tokens: Int64s, granule: int) -> Int64s:
@@ -248,6 +249,7 @@ def _placed(rows: Rows, pim: ResolvedPim, prompts: Int64s) -> Placed:
         each = alg1_weights(lengths, int(rows.heads_kv[0]) // heads, int(rows.head_dim[0]), part.row_bytes // part.pim.element, part.banks)
     else:
         kinds = ("attention_decode",) if rows.kind[0] == CODE["attention_decode"] else ("attention_score", "attention_value")
+        kinds = kinds if rows.value_dim[0] else ("attention_score",)  # scores that pick what attention reads have no values
         solvers = [channel(pim.key, _shape(kind, rows, pim)) for kind in kinds]
         each = np.array([sum(one.load((int(_whole(n, one.granule)),)).cycles for one in solvers) for n in lengths])
     order = np.argsort(-prompts, kind="stable")  # requests alike in weight but not in length: the same whatever their order

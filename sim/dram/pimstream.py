@@ -36,6 +36,8 @@ VECTOR_ROW_NUMBER = 0
 
 Layout = Literal["heads", "tokens"]
 """What a row of keys holds: one token's keys of several heads, or several tokens' keys of one head."""
+SENT = ("GWRITE", "P_HEADER", "COMP", "READRES", "COMPS_READRES")
+"""Commands that a core sends to a channel; its controller adds those that open and close rows (casys-kaist/NeuPIMs f299af3)."""
 SPARE = 2
 """The rule of the published simulator, which the kernel has, leaves two cycles more than it says before a refresh."""
 
@@ -178,6 +180,25 @@ def stream(blocks: list[Block], *, release: int = 0) -> Stream:
     needs[:, RELEASE] = release
     ends = np.cumsum([0, *(len(block.lines) for block in blocks)])
     return Stream(np.concatenate([block.lines for block in blocks]), ends.astype(np.int64), needs)
+
+
+def sent_streams(part: PimPart, streams: Sequence[Stream], *, start: int, width: int | None) -> list[Stream]:
+    """The streams of all channels of a core that sends them `width` commands a tick from `start` on, one channel after the other.
+
+    A block comes no earlier than its first sent command, and no later either: in the channel each takes a tick or more. None sends
+    all at once. ValueError for a width below 1.
+    """
+    if width is not None and width < 1:
+        raise ValueError(f"issue width is {width}; want at least one command a tick, or None for no limit")
+    ids = [part.commands.index(name) for name in SENT if name in part.commands]
+    out, before = [], 0
+    for one in streams:
+        sent = before + np.concatenate([[0], np.cumsum(np.isin(one.lines[:, 0], ids))])
+        needs = one.needs.copy()
+        needs[:, RELEASE] = start + (sent[one.blocks[:-1]] // width if width else 0)
+        out.append(one._replace(needs=needs))
+        before = int(sent[-1])
+    return out
 
 
 class Attention(NamedTuple):

@@ -5,11 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Hardware", "Result", "Scenario", "Trace", "__version__", "compare", "estimate_kernels", "frame", "hardware", "record",
-           "run", "search", "sweep", "trace"]
+__all__ = ["Hardware", "Result", "Scenario", "Trace", "__version__", "compare", "estimate_kernel", "estimate_kernels", "frame",
+           "hardware", "record", "run", "search", "sweep", "trace"]
 
 if TYPE_CHECKING:
-    from gemvane.api import Hardware, Result, Scenario, Trace, compare, estimate_kernels, frame, hardware, record, run, search, sweep, trace
+    from gemvane.api import (
+        Hardware,
+        Result,
+        Scenario,
+        Trace,
+        compare,
+        estimate_kernel,
+        estimate_kernels,
+        frame,
+        hardware,
+        record,
+        run,
+        search,
+        sweep,
+        trace,
+    )
 
 
 def __getattr__(name: str) -> Any:

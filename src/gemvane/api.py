@@ -1,4 +1,4 @@
-"""The Python interface: run, compare, frame, sweep, search, record, trace, hardware, estimate_kernels."""
+"""The Python interface: run, compare, frame, sweep, search, record, trace, hardware, estimate_kernel, estimate_kernels."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gemvane.results import Result
 from gemvane.sim.hardware import Hardware, load
 from gemvane.sim.policies import with_policies
-from gemvane.sim.result import Result
 from gemvane.sim.simulate import simulate
 from gemvane.workloads import catalog, lower
 from gemvane.workloads.scenario import Scenario
@@ -19,11 +19,12 @@ from gemvane.workloads.transforms import applied
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gemvane.sim.estimate import Kernel
     from gemvane.sim.space import Space
     from gemvane.workloads.record import Recording
 
-__all__ = ["Hardware", "Result", "Scenario", "Trace", "compare", "estimate_kernels", "frame", "hardware", "record", "run", "search",
-           "sweep", "trace"]
+__all__ = ["Hardware", "Result", "Scenario", "Trace", "compare", "estimate_kernel", "estimate_kernels", "frame", "hardware", "record",
+           "run", "search", "sweep", "trace"]
 
 
 def run(model: Any, hardware: str | Path | Hardware, inputs: Any = None, **scenario: Any) -> Result:
@@ -109,6 +110,16 @@ def search(space: str | Path | dict[str, Any] | Space, out: str | Path | None = 
     from gemvane.sweeping.search import search as run_search
 
     return _frame(run_search, _space(space), out, jobs=jobs, dask=dask)
+
+
+def estimate_kernel(hardware: str | Path | Hardware, **columns: Any) -> Kernel:
+    """Latency in us, energy in uJ and bound of one kernel: estimate_kernel("h100-sxm", op="gemm", dtype="bf16", M=1, N=4096, K=4096).
+
+    Keywords are columns of a kernel table. Raises ValueError as `estimate_kernels` does.
+    """
+    from gemvane.sim.estimate import estimate_kernel as estimate
+
+    return estimate(load(hardware), **columns)
 
 
 def estimate_kernels(table: pd.DataFrame, hardware: str | Path | Hardware) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
+from gemvane.results import Result
 from gemvane.sim import memory
 from gemvane.sim.hardware import Hardware
-from gemvane.sim.result import Result
 from gemvane.sim.simulate import simulate
 from gemvane.sim.units import show
 from gemvane.workloads import lower
@@ -96,6 +96,8 @@ def _short(spec: ModelSpec, scenario: Scenario, device: Hardware, reason: str) -
     if used.weights_bytes > used.weights_room_bytes:
         return f"weights need {show(used.weights_bytes, 'B')}, has {show(used.weights_room_bytes, 'B')}"
     need = used.weights_bytes + used.kv_cache_bytes
+    if used.kv_cache_bytes <= used.kv_room_bytes:
+        return f"a PIM channel needs {show(used.channel_bytes, 'B')}, has {show(used.kv_room_bytes // used.channels, 'B')}"
     if need <= used.capacity_bytes:
         return f"KV cache needs {show(used.kv_cache_bytes, 'B')}, has {show(used.kv_room_bytes, 'B')}"
     return f"needs {show(need, 'B')}, has {show(used.capacity_bytes, 'B')}"

@@ -8,28 +8,33 @@ from typing import Any
 from gemvane.render import facts, glued, plural, table
 from gemvane.validate.claims.page import Page
 from gemvane.validate.claims.question import said
-from gemvane.validate.claims.scoreboard import Row
+from gemvane.validate.claims.scoreboard import VERDICTS, Row
 
 NUMBERS = ("claimed", "simulated", "ratio")
-VERDICTS = ("agrees", "differs", "cannot be expressed")
+STYLES = {"not reproduced": "bold", "not modelled": "dim"}
+PRIORITIES = {"A": "a feature of the hardware or its schedule", "B": "a change of the workload", None: "other papers"}
 
 
 def screen(pages: Sequence[Page], rows: Sequence[Row]) -> list[Any]:
     """The table, the count of each verdict, what holds for whole pages, then what lies behind each claim."""
+    common = [facts([(page.name, ""), *_common(page)]) for page in pages if _common(page)]
+    return [*board(rows), *(part for lines in (*common, *map(_behind, rows)) for part in ("", lines))]
+
+
+def board(rows: Sequence[Row]) -> list[Any]:
+    """The table and the count of each verdict alone."""
     out = table("claim", *NUMBERS, "verdict", right=NUMBERS)
     for i, row in enumerate(rows):
         last = i + 1 == len(rows) or rows[i + 1].page != row.page
-        style = {"agrees": None, "differs": "bold", "cannot be expressed": "dim"}[row.verdict]
-        out.add_row(glued(f"{row.page}/{row.id}: {row.claim}"), *_figures(row), row.verdict, style=style, end_section=last)
-    common = [facts([(page.name, ""), *_common(page)]) for page in pages if _common(page)]
-    return [out, "", tally(rows), *(part for lines in (*common, *map(_behind, rows)) for part in ("", lines))]
+        cells = (glued(f"{row.page}/{row.id}: {row.claim}"), *_figures(row), row.verdict)
+        out.add_row(*cells, style=STYLES.get(row.verdict), end_section=last)
+    return [out, "", tally(rows)]
 
 
 def tally(rows: Sequence[Row]) -> str:
-    """ "12 claims: 5 agree, ..." in a line."""
-    counts = [sum(row.verdict == verdict for row in rows) for verdict in VERDICTS]
-    words = ("agree" if counts[0] != 1 else "agrees", "differ" if counts[1] != 1 else "differs", "cannot be expressed")
-    return f"{plural(len(rows), 'claim')}: " + ", ".join(f"{count} {word}" for count, word in zip(counts, words, strict=True) if count)
+    """ "12 claims: 5 reproduced, ..." in a line."""
+    counts = ((verdict, sum(row.verdict == verdict for row in rows)) for verdict in VERDICTS)
+    return f"{plural(len(rows), 'claim')}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
 
 
 def _figures(row: Row) -> list[str]:
@@ -38,7 +43,7 @@ def _figures(row: Row) -> list[str]:
 
 def details(row: Row) -> list[tuple[str, str]]:
     """What lies behind a claim: name and text of each line."""
-    reason = "because" if row.verdict == "cannot be expressed" else "agreement"
+    reason = "because" if row.simulated is None else "agreement"
     assumed = [("assumed" if i == 0 else "", text) for i, text in enumerate(row.assumptions)]
     known = (("setting", row.setting), ("spread", row.spread), (reason, row.reason))
     return [("paper", f"{row.paper} ({row.kind})"), *((name, text) for name, text in known if text), *assumed,
@@ -57,18 +62,55 @@ def _behind(row: Row) -> Any:
     return facts([(f"{row.id}", row.verdict), *details(row)])
 
 
+def scoreboard(pages: Sequence[Page], rows: Sequence[Row]) -> str:
+    """Every claim of every page in a row each, counts first, as a page for the docs."""
+    counted = ["priority", "papers", "with a figure", "claims", *VERDICTS]
+    parts = [
+        "# Published claims", "", "Written by `gemvane validate claims -o`: what papers claim, and what gemvane simulates in that setting.",
+        "Reproduced: as near as the page asks, or on the side of a bound. Right direction: on the claimed side of no change, but not",
+        "as near. Not modelled: no experiment can show it, for the reason that stands beside. The pages behind the headings say what was",
+        "assumed, what counts as near enough, and what explains a difference. No model has a number from a claim.",
+        "", *_header(counted, counted[1:]),
+        *(_line([PRIORITIES[priority] if priority is None else f"{priority}: {PRIORITIES[priority]}", *_counts(rows, priority)])
+          for priority in PRIORITIES if any(row.priority == priority for row in rows)),
+        _line(["all", *_counts(rows)]),
+    ]
+    for page in pages:
+        own = [row for row in rows if row.page == page.name]
+        columns = ["claim", "paper", "priority", "figure", *NUMBERS, "verdict", "setting or reason"]
+        parts += ["", f"## [{page.spec.title}]({page.file})", "", *_header(columns, NUMBERS)]
+        parts += [_line([row.claim, row.paper, row.priority or "-", row.figure or "-", *_figures(row), row.verdict, _reason(row)])
+                  for row in own]
+    return "\n".join(parts) + "\n"
+
+
+def _counts(rows: Sequence[Row], *priority: str | None) -> list[str]:
+    """Papers, those with a simulated figure, claims, and claims of each verdict, of one priority or of all."""
+    own = [row for row in rows if not priority or row.priority in priority]
+    papers, run = {row.paper for row in own}, {row.paper for row in own if row.simulated is not None}
+    return [str(count) for count in (len(papers), len(run), len(own), *(sum(row.verdict == word for row in own) for word in VERDICTS))]
+
+
+def _reason(row: Row) -> str:
+    return row.reason if row.simulated is None else row.setting or "-"
+
+
+def _header(columns: Sequence[str], right: Sequence[str]) -> list[str]:
+    return [_line(columns), _line(["---:" if column in right else "---" for column in columns])]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+
+
 def markdown(pages: Sequence[Page], rows: Sequence[Row], plots: Mapping[tuple[str, str], str]) -> str:
-    """The same as a page for the docs; `plots` has the file of each plot, by the names of its page and of itself."""
+    """Pages in full for the docs; `plots` has the file of each plot, by the names of its page and of itself."""
     parts = ["# Published claims", "", "Written by `gemvane validate claims -o`. " + tally(rows) + "."]
     for page in pages:
         own = [row for row in rows if row.page == page.name]
         where = ["setting"] if any(row.setting for row in own) else []
-        columns = ["claim", *NUMBERS, *where, "verdict"]
-        rules = ["---:" if column in NUMBERS else "---" for column in columns]
-        parts += ["", f"## {page.spec.title}", "", f"| {' | '.join(columns)} |", f"| {' | '.join(rules)} |"]
-        for row in own:
-            cells = (row.claim, *_figures(row), *([row.setting or "-"] if where else []), row.verdict)
-            parts.append("| " + " | ".join(_cell(text) for text in cells) + " |")
+        parts += ["", f"## {page.spec.title}", "", *_header(["claim", *NUMBERS, *where, "verdict"], NUMBERS)]
+        parts += [_line([row.claim, *_figures(row), *([row.setting or "-"] if where else []), row.verdict]) for row in own]
         for name, text in _common(page):
             parts += [*([""] if (name, text) == _common(page)[0] else []), f"- {name}: {text}"]
         for name, plot in page.spec.plots.items():
@@ -77,7 +119,3 @@ def markdown(pages: Sequence[Page], rows: Sequence[Row], plots: Mapping[tuple[st
             parts += ["", f"**{row.claim}.** {row.paper} ({row.kind})."]
             parts += [f"- {name or 'assumed'}: {text}" for name, text in details(row)[1:]]
     return "\n".join(parts) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -24,7 +24,7 @@ from gemvane.render import (
     table,
     warning_lines,
 )
-from gemvane.sim.result import Result
+from gemvane.results import Result
 from gemvane.sim.units import show
 from gemvane.workloads.lengths import is_file
 from gemvane.workloads.spec import ModelSpec
@@ -143,8 +143,20 @@ def _changes(cells: Sequence[Cell]) -> list[str]:
             whatever = f", whatever the {' and the '.join(others)}" if others else ""
             out.append(f"{what}: {next(iter(told))}{whatever}")
         else:
-            out += [f"{what}:", *(f"  {'; '.join(_named(point, others) for point in points)}: {story}" for story, points in told.items())]
+            every = [point for points in told.values() for point in points]
+            out += [f"{what}:", *(f"  {_where(points, every, others)}: {story}" for story, points in told.items())]
     return out
+
+
+def _where(points: Sequence[Point], every: Sequence[Point], names: Sequence[str]) -> str:
+    """The points among all of `every`, by those fields of which not each value is among them: "gpt2" where it is so at every prompt."""
+    def at(point: Point, left_out: str) -> tuple[Any, ...]:
+        return tuple(getattr(point, name) for name in names if name != left_out)
+
+    inside = {at(point, "") for point in points}
+    told = [name for name in names
+            if any(at(point, "") not in inside for point in every if at(point, name) in {at(one, name) for one in points})]
+    return "; ".join(dict.fromkeys(_named(point, told) for point in points))
 
 
 def _named(point: Point, names: Sequence[str]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from math import nan
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from gemvane.sim import memory
 from gemvane.sim.devices.precision import FALLBACK
 from gemvane.sim.estimate import estimate_rows
-from gemvane.sim.hardware import Hardware
+from gemvane.sim.hardware import Hardware, nearest
 from gemvane.sim.hardware import load as load_hardware
 from gemvane.sim.mapping import choices
 from gemvane.sim.result import Result
@@ -20,13 +20,18 @@ from gemvane.sim.schema import Cpu, Gpu, Systolic
 from gemvane.sim.simulate import simulate
 from gemvane.workloads import catalog, lower
 from gemvane.workloads.kernels import COLUMNS, rows_from_table
+from gemvane.workloads.kinds import BY_NAME
 from gemvane.workloads.ops import KINDS, Rows
 from gemvane.workloads.scenario import Scenario
-from gemvane.workloads.spec import ModelSpec
+from gemvane.workloads.spec import Attention, Chain, ModelSpec, Step
 from gemvane.workloads.transforms import applied
+from gemvane.workloads.transforms.swap import swap_attention
 
 from .page import Experiment
 
+UNTIMED = ("weights", "kv_cache", "memory", "parameters", "flops")
+"""Figures of a workload that need no simulation."""
+WORDS = {str: "a word", int: "a whole number", bool: "true or false", float: "a number"}
 Fault = Callable[[str, object], ValueError]
 """Key of an experiment and what is wrong there -> the error to raise."""
 
@@ -40,6 +45,8 @@ class _Prepared:
     spec: ModelSpec | None = None
     scenario: Scenario | None = None
     counted: ModelSpec | None = None
+    made: tuple[ModelSpec, Scenario] | None = None
+    """What the scenario's transforms make of both."""
 
 
 class Bench:
@@ -47,6 +54,7 @@ class Bench:
 
     def __init__(self) -> None:
         self._prepared: dict[str, _Prepared] = {}
+        self._counts: dict[str, Mapping[str, float]] = {}
         self._figures: dict[str, Mapping[str, float]] = {}
 
     def absent(self, experiment: Experiment, figure: str, fault: Fault) -> str | None:
@@ -56,12 +64,19 @@ class Bench:
     def figure(self, experiment: Experiment, name: str, fault: Fault) -> float:
         """A figure in SI units, simulated if it is not known yet."""
         key, prepared = self._prepare(experiment, fault)
+        if name in UNTIMED:
+            return self._untimed(key, prepared)[name]
         if key not in self._figures:
             try:
                 self._figures[key] = _figures(prepared)
             except ValueError as error:
                 raise fault("scenario", error) from None
         return self._figures[key][name]
+
+    def _untimed(self, key: str, prepared: _Prepared) -> Mapping[str, float]:
+        if key not in self._counts:
+            self._counts[key] = untimed(prepared.hardware, *prepared.made) if prepared.made else {}
+        return self._counts[key]
 
     def _prepare(self, experiment: Experiment, fault: Fault) -> tuple[str, _Prepared]:
         key = experiment.model_dump_json()
@@ -84,9 +99,11 @@ def _prepare(experiment: Experiment, fault: Fault) -> _Prepared:
         spec = catalog.load(str(experiment.model))
         part = "config"
         spec = catalog.load(str(experiment.model), experiment.config) if experiment.config else spec
+        part = "mixer"
+        spec = swap_attention("a chain", spec, _chain(experiment.mixer)) if experiment.mixer else spec
         part = "scenario"
         _known("option", experiment.scenario, [field.name for field in fields(Scenario)])
-        scenario = Scenario(**experiment.scenario)
+        scenario = _scenario(experiment.scenario, spec, hardware)
         changed, made, _ = applied(spec, scenario)
         lower.check(changed, made)
         memory.check(changed, made, hardware)
@@ -94,7 +111,36 @@ def _prepare(experiment: Experiment, fault: Fault) -> _Prepared:
         counted = catalog.load(experiment.counted_as) if experiment.counted_as else spec
     except ValueError as error:
         raise fault(part, error) from None
-    return _Prepared(hardware, spec=spec, scenario=scenario, counted=counted)
+    return _Prepared(hardware, spec=spec, scenario=scenario, counted=counted, made=(changed, made))
+
+
+def _scenario(given: Mapping[str, Any], spec: ModelSpec, hardware: Hardware) -> Scenario:
+    """The scenario that an experiment says; where its batch is "fits", with as many requests as the memory of a device has room for."""
+    if given.get("batch") != "fits":
+        return Scenario(**given)
+    one = Scenario(**{**given, "batch": 1})
+    changed, made, _ = applied(spec, one)
+    most = memory.most_requests(changed, made, hardware)
+    if not most:
+        raise ValueError(f"batch is fits, but {hardware.name} has no room for one request of {spec.name}, or none of them needs any.")
+    return one.but(batch=most)
+
+
+def _chain(steps: Sequence[Mapping[str, Any]]) -> Callable[[Attention, int], Chain]:
+    """What stands in the place of an attention."""
+    wanted = {field.name: str if field.default is MISSING else type(field.default) for field in fields(Step)}
+    for step in steps:
+        _known("field of a step", step, wanted)
+        for key, value in step.items():
+            if type(value) is not wanted[key] and not (wanted[key] is float and type(value) is int):
+                raise ValueError(f"{key} of a step is {value!r}. Expected {WORDS[wanted[key]]}.")
+        for key in ("name", "kind"):
+            if key not in step:
+                raise ValueError(f"a step has no {key}. Expected a name, a kind and its sizes.")
+        if step["kind"] not in BY_NAME:
+            raise ValueError(f"unknown kind {step['kind']!r}{nearest(step['kind'], list(BY_NAME))}.")
+    chain = Chain(label="chain", steps=tuple(Step(**step) for step in steps))
+    return lambda *_: chain
 
 
 def _known(what: str, given: Mapping[str, Any], names: Any) -> None:
@@ -123,18 +169,29 @@ def _figures(prepared: _Prepared) -> dict[str, float]:
     if prepared.rows is not None:
         one = estimate_rows(prepared.rows, prepared.hardware)
         seconds, joules = float(one.latency_ps[0]) / 1e12, float(one.energy_pj[0]) / 1e12
-        return {"latency": seconds, "energy": joules, "power": joules / seconds}
+        return {"latency": seconds, "energy": joules, "power": joules / seconds, "result": float(prepared.rows.output_bytes[0])}
     assert prepared.spec is not None and prepared.scenario is not None and prepared.counted is not None
     result = Result(simulate(prepared.spec, prepared.scenario, prepared.hardware))
-    needs = result.run.memory
     return {
         "ttft": nan if result.ttft_s is None else result.ttft_s, "tpot": nan if result.tpot_s is None else result.tpot_s,
         "latency": result.latency_s, "throughput": result.throughput_tok_s, "energy": result.energy_j,
-        "energy_per_token": result.energy_per_token_j, "power": result.average_power_w, "mfu": mfu(result, prepared.counted),
-        "weights": needs.weights_bytes, "kv_cache": needs.kv_cache_bytes,
+        "energy_per_token": result.energy_per_token_j, "compute_energy": compute_j(result),
+        "power": result.average_power_w, "mfu": mfu(result, prepared.counted),
         **{f"utilisation.{unit}": share for unit, share in result.utilisation.items()},
         **{f"share.{kind}": share for kind, share in shares(result).items()},
     }
+
+
+def compute_j(result: Result) -> float:
+    """Joules of arithmetic alone: multiply-adds, additions and shifts of matmuls, and vector operations."""
+    return sum(result.energy_by_component_j.get(part, 0.0) for part in ("mac", "vector"))
+
+
+def untimed(hardware: Hardware, spec: ModelSpec, scenario: Scenario) -> dict[str, float]:
+    """Figures of UNTIMED: bytes on one device, parameters of the whole model, and twice its multiply-adds."""
+    needs, trace = memory.use(spec, scenario, hardware), lower.lower(spec, scenario)
+    return {"weights": needs.weights_bytes, "kv_cache": needs.kv_cache_bytes, "memory": needs.weights_bytes + needs.kv_cache_bytes,
+            "parameters": spec.parameters, "flops": trace.flops * scenario.alike}
 
 
 def shares(result: Result) -> dict[str, float]:
@@ -153,7 +210,7 @@ def mfu(result: Result, counted: ModelSpec) -> float:
     """
     run = result.run
     prompts = int(run.prefill.trace.requests.prompt.sum()) if run.prefill is not None else 0
-    generated = run.scenario.batch * run.decode.steps if run.decode is not None else 0
+    generated = run.scenario.batch * run.decode.tokens if run.decode is not None else 0
     work = 2 * counted.active_parameters * (prompts + generated)
     peak = peak_flops(run.hardware, run.scenario.dtype)
     return work / (result.latency_s * result.devices * peak) if peak else nan

@@ -35,6 +35,8 @@ class Experiment(Strict):
     model: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     """Keys of the model's config.json that differ."""
+    mixer: list[dict[str, Any]] = Field(default_factory=list)
+    """Steps of a chain (workloads/parts.py) that stands in the place of every attention."""
     scenario: dict[str, Any] = Field(default_factory=dict)
     counted_as: str | None = None
     """Model whose parameters count in `mfu`, where the one that runs is padded."""
@@ -168,6 +170,11 @@ class Page:
     name: str
     spec: PageSpec
     tree: Tree
+
+    @property
+    def file(self) -> str:
+        """The file of docs that has it in full."""
+        return self.spec.docs or f"claims-{self.name}.md"
 
     def fault(self, path: tuple[Any, ...], said: object) -> ValueError:
         """What is wrong at a path of keys, with file and line."""

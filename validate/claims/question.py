@@ -137,7 +137,7 @@ def _kind(page: Page, path: Path, experiment: Experiment) -> str:
     if (experiment.kernel is None) == (experiment.model is None):
         found = "neither is there" if experiment.kernel is None else "both are there"
         raise page.fault(path, f"{found}. Expected a kernel or a model.")
-    for key, there in (("config", experiment.config), ("scenario", experiment.scenario), ("counted_as", experiment.counted_as)):
-        if there and experiment.model is None:
+    for key in ("config", "mixer", "scenario", "counted_as"):
+        if getattr(experiment, key) and experiment.model is None:
             raise page.fault((*path, key), "goes with a model, and this is a kernel.")
     return "kernel" if experiment.model is None else "model"

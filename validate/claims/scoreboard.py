@@ -13,8 +13,9 @@ from .value import UNITS, bound, figures_of, quantity, unchanged, written
 
 VERDICTS = ("reproduced", "right direction", "not reproduced", "not modelled")
 FIGURES = {
-    "ttft": "latency", "tpot": "latency", "latency": "latency", "energy": "energy", "energy_per_token": "energy", "weights": "memory",
-    "kv_cache": "memory", "memory": "memory", "flops": "FLOPs", "mfu": "utilisation", "share": "share of time",
+    "ttft": "latency", "tpot": "latency", "latency": "latency", "energy": "energy", "energy_per_token": "energy",
+    "compute_energy": "energy", "weights": "memory", "kv_cache": "memory", "memory": "memory", "result": "memory", "flops": "FLOPs",
+    "mfu": "utilisation", "share": "share of time",
 }
 """Figures of an experiment that are written otherwise as a kind of figure; the others go by their name."""
 
@@ -86,16 +87,17 @@ def _question(page: Page, name: str) -> Question | None:
     return question
 
 
-def verdict(simulated: float, claimed: float, within: float | None, nothing: float | None) -> str:
+def verdict(simulated: float, claimed: float, within: float | None, side: str | None, nothing: float | None) -> str:
     """The word for a simulated figure.
 
-    Reproduced: as near the claimed figure as `within`, a share of it; without one, on the side of a bound, which lies above `nothing` or
-    below. Right direction: not so, but on the claimed side of `nothing`, the figure of no change (None: the claim compares nothing).
+    Reproduced: as near the claimed figure as `within`, a share of it; or, of a bound, on its `side` ("below" or "above"). Right direction:
+    not so, but on the claimed side of `nothing`, the figure of no change; None where the claim compares nothing.
     """
-    if within is not None and abs(simulated / claimed - 1) <= within:
+    met = simulated < claimed if side == "below" else simulated > claimed
+    if met if within is None else abs(simulated / claimed - 1) <= within:
         return "reproduced"
-    claimed_side = nothing is not None and (simulated - nothing) * (claimed - nothing) > 0
-    return "right direction" if claimed_side else "not reproduced"
+    toward_claim = nothing is not None and (simulated - nothing) * (claimed - nothing) > 0
+    return "right direction" if toward_claim else "not reproduced"
 
 
 def _row(page: Page, name: str, question: Question | None, bench: Bench) -> Row:
@@ -103,16 +105,10 @@ def _row(page: Page, name: str, question: Question | None, bench: Bench) -> Row:
     head, tail = (page.name, name, claim.claim, page.spec.papers[claim.paper], claim.kind, claim.claimed), (claim.why, claim.assumptions)
     if question is None:
         return Row(*head, None, None, "not modelled", str(claim.cannot), *tail, figure=claim.figure, priority=claim.priority)
-    simulated, claimed = question.answer(bench), quantity(claim.claimed, question.unit)
-    nothing = unchanged(question.value, question.unit, claim.claimed)
-    if claim.within is not None:
-        found = verdict(simulated, claimed, claim.within.share, nothing)
-        reason = f"within {100 * claim.within.share:.3g} %: {claim.within.because}"
-    else:
-        side = bound(claim.claimed)
-        met = simulated < claimed if side == "below" else simulated > claimed
-        found = "reproduced" if met else verdict(simulated, claimed, None, nothing)
-        reason = f"any figure {side} it"
+    simulated, claimed, side = question.answer(bench), quantity(claim.claimed, question.unit), bound(claim.claimed)
+    within = None if claim.within is None else claim.within.share
+    reason = f"any figure {side} it" if claim.within is None else f"within {100 * claim.within.share:.3g} %: {claim.within.because}"
+    found = verdict(simulated, claimed, within, side, unchanged(question.value, question.unit, claim.claimed))
     return Row(*head, written(simulated, question.unit, claim.claimed), simulated / claimed, found, reason, *tail,
                setting=_setting(question), spread=question.spread(bench, claim.claimed), unit=UNITS[question.unit][0],
                claimed_value=claimed, simulated_value=simulated, figure=_kind_of_figure(question), priority=claim.priority)

@@ -15,16 +15,19 @@ from gemvane.workloads.ops import KINDS
 MOST_CHARACTERS = 200
 RATIO = "ratio"
 UNITS = {"time": ("s", 1e-12), "energy": ("J", 1e-12), "power": ("W", 1.0), "token rate": ("tok/s", 1.0), "size": ("B", 1.0),
-         RATIO: ("", 1.0)}
+         "work": ("FLOP", 1.0), "parameter count": ("params", 1.0), RATIO: ("", 1.0)}
 """Dimension -> SI unit, and how many of it the number of `units.parse` is."""
 
 MODEL_FIGURES = {
     "ttft": "time", "tpot": "time", "latency": "time", "throughput": "token rate", "energy": "energy", "energy_per_token": "energy",
-    "power": "power", "mfu": RATIO, "weights": "size", "kv_cache": "size",
+    "compute_energy": "energy", "power": "power", "mfu": RATIO, "weights": "size", "kv_cache": "size", "memory": "size",
+    "parameters": "parameter count", "flops": "work",
 }
-"""Figures of a run, SI units. `weights` and `kv_cache` are bytes on one device; mfu = 2 x active parameters x tokens / (time x peak).
-Beside them, `utilisation.UNIT`; and `share.KIND`, what operators of a kind take of the time that all operators take."""
-KERNEL_FIGURES = {"latency": "time", "energy": "energy", "power": "power"}
+"""Figures of a run, SI units. `weights`, `kv_cache` and `memory`, their sum, are bytes on one device; `flops` twice the multiply-adds of
+all devices, of a decode phase alone those of one step; mfu = 2 x active parameters x tokens / (time x peak); `compute_energy` is that of
+arithmetic alone. Beside them, `utilisation.UNIT`; and `share.KIND`, what operators of a kind take of the time that all operators take."""
+KERNEL_FIGURES = {"latency": "time", "energy": "energy", "power": "power", "result": "size"}
+"""Of a kernel; `result` is what it leaves, in bytes."""
 FAMILIES = {"utilisation": "UNIT", "share": "KIND"}
 """Figures of a run that have one more word."""
 AGGREGATES: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "geomean": geometric_mean, "min": min, "max": max}

@@ -14,7 +14,7 @@ import pandas as pd
 from gemvane.sim.dram.pimpart import Buffers, PimPart, pim_part
 
 from .neupims_npu import ELEMENT_BYTES, program
-from .neupims_stages import HEAD_DIM, Stage, cycles, stored_bytes
+from .neupims_stages import HEAD_DIM, Cycles, Stage, cycles, stored_bytes
 from .report import Compared, SkipError, Watch, answer, need, whole
 
 STAGES = "ABCDEF"
@@ -30,11 +30,14 @@ class Row(NamedTuple):
     batch: int
     heads: int
     tokens: int
+    issue_width: int | None
+    """PIM commands that the core sends a cycle, to all channels together; None for no limit."""
 
     @property
     def mode(self) -> str:
         """As groups of the report are called."""
-        return f"{self.buffers} row buffers, {'beside NPU traffic' if self.interleaved else 'alone'}"
+        width = "" if self.issue_width is None else f", issue width {self.issue_width}"
+        return f"{self.buffers} row buffers{width}, {'beside NPU traffic' if self.interleaved else 'alone'}"
 
 
 def compare(table: pd.DataFrame, watch: Watch | None = None) -> dict[str, Any]:
@@ -52,15 +55,14 @@ def compare(table: pd.DataFrame, watch: Watch | None = None) -> dict[str, Any]:
     for i, row in enumerate(rows if watch is None else watch(rows)):
         try:
             ran = _ran(row)
-            for name, stage in _stages(row, ran, parts[ran.buffers]):
-                compared += _compared(i, row, name, ran.mode, stage, parts[ran.buffers])
+            for name, stage, found in _stages(row, ran, parts[ran.buffers]):
+                compared += _compared(i, row, name, ran.mode, stage, found)
         except SkipError as reason:
             skipped.append({"row": i, "reason": f"{row['tag']}: {reason}"})
     return answer("neupims", len(table), compared, skipped)
 
 
-def _compared(i: int, row: dict[Any, Any], name: str, mode: str, stage: Stage, part: PimPart) -> Iterator[Compared]:
-    found = cycles(stage, part)
+def _compared(i: int, row: dict[Any, Any], name: str, mode: str, stage: Stage, found: Cycles) -> Iterator[Compared]:
     compared = [("attention_stage" if stage.requests else "npu_stage", "cycles", float(found.stage))]
     if stage.requests:
         compared.insert(0, ("pim_busy", "pim_cycles", found.pim_busy))
@@ -71,17 +73,21 @@ def _compared(i: int, row: dict[Any, Any], name: str, mode: str, stage: Stage, p
         yield Compared(i, f"{what}, {mode}, stage {name}", theirs, ours, {f"stage_{name}_{column}": same}, same, named)
 
 
-def _stages(row: dict[Any, Any], ran: Row, part: PimPart) -> Iterator[tuple[str, Stage]]:
-    """Stages of a row, each from where the table's before it end, and from where the NPU's address counter stands."""
+def _stages(row: dict[Any, Any], ran: Row, part: PimPart) -> Iterator[tuple[str, Stage, Cycles]]:
+    """Stages of a row, each from where the table's before it end, from where the address counter stands, and with the writes left."""
     sub_batch = ran.batch // 2 if ran.interleaved else ran.batch
     start = position = 0
+    left: tuple[int, ...] = ()
     for name in STAGES:
         taken = row[f"stage_{name}_cycles"]
         if pd.isna(taken):
             continue
         requests = sub_batch if name in ATTENTION[ran.interleaved] else 0
         operators = tuple(program(name, sub_batch, ran.heads * HEAD_DIM)) if ran.interleaved or not requests else ()
-        yield name, Stage(start, position, ran.heads, ran.tokens, requests, operators)
+        stage = Stage(start, position, ran.heads, ran.tokens, requests, operators, ran.issue_width, left)
+        found = cycles(stage, part)
+        yield name, stage, found
+        left = found.left
         start += int(taken)
         position += ELEMENT_BYTES * sum(operator.elements for operator in operators)
         position += stored_bytes(requests, ran.heads, ran.tokens, part)
@@ -91,8 +97,6 @@ def _ran(row: dict[Any, Any]) -> Row:
     """SkipError if the row is none that can be reproduced."""
     if row["branch"] == "npu-only":
         raise SkipError("no PIM")
-    if row["branch"] == "npu_pim" and "unlimited PIM issue" not in str(row["mode"]):
-        raise SkipError("issues one PIM instruction a cycle for all channels; the F rows have even issue width")
     if not re.fullmatch(r"t\d+", str(row["model"])):
         raise SkipError(f"model {row['model']} is no scaled model like t512")
     if not re.fullmatch(r"[1-9]\d*(rep)?", str(row["seqlens"])):
@@ -100,5 +104,7 @@ def _ran(row: dict[Any, Any]) -> Row:
     if row["channel_assignment"] != "i % 32":
         raise SkipError(f"channel_assignment is {row['channel_assignment']}, not i % 32")
     heads = int(row["model"].removeprefix("t")) // HEAD_DIM
-    return Row("dual" if row["branch"] == "main" else "single", row["sys_config"] == "sub-batch-on", whole(row, "batch"), heads,
-               int(str(row["seqlens"]).removesuffix("rep")))  # fmt: skip
+    dual = row["branch"] == "main"
+    one_a_cycle = not dual and "unlimited PIM issue" not in str(row["mode"])
+    return Row("dual" if dual else "single", dual and row["sys_config"] == "sub-batch-on", whole(row, "batch"), heads,
+               int(str(row["seqlens"]).removesuffix("rep")), 1 if one_a_cycle else None)  # fmt: skip

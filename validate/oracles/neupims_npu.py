@@ -11,7 +11,7 @@ bytes, a line of 64 B of channel after channel, then a row of bank after bank, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 Int64s = NDArray[np.int64]
 CHANNELS, BANKS, ROW_LINES, LINE_BYTES = 32, 32, 16, 64
 ELEMENT_BYTES = 2
+NEVER = 2**50
 WINDOW_SQUARES = 5
 """Embedding widths squared, in elements, after which the address counter starts again."""
 SIDE = 128
@@ -125,8 +126,39 @@ def step_ends(operator: Operator, loaded: Sequence[int], start: int) -> list[int
     return ends
 
 
+class Begun(NamedTuple):
+    """An operator that has begun."""
+
+    start: int
+    stored: Int64s
+    """Cycle of each step's store, 0 where it has none; missing where it is not known yet."""
+
+
+class Access(NamedTuple):
+    """Elements that are loaded or stored at once, and so take up the next addresses."""
+
+    cycle: int
+    write: bool
+    elements: int
+    operator: int = -1
+    """-1 for none of the NPU's."""
+    of: int = 0
+    """Load or step of the operator."""
+
+
+def accesses(operators: Sequence[Operator], begun: Sequence[Begun]) -> list[Access]:
+    """What the operators that have begun load and store; what is stored at an unknown cycle comes last."""
+    found = []
+    for i, (operator, (start, stored)) in enumerate(zip(operators, begun, strict=False)):
+        found += [Access(start, False, elements, i, load) for load, elements in enumerate(operator.loads)]
+        cycles = stored.tolist() if stored.size else [NEVER] * len(operator.steps)
+        steps = zip(operator.steps, cycles, strict=True)
+        found += [Access(cycle, True, step.stored_elements, i, of) for of, (step, cycle) in enumerate(steps) if step.stored_elements]
+    return found
+
+
 class Requests(NamedTuple):
-    """Reads and writes of a stage in channel 0, in order."""
+    """Reads and writes of a stage in channel 0, in the order of the address counter."""
 
     write: Int64s
     line: Int64s
@@ -134,24 +166,22 @@ class Requests(NamedTuple):
     operator: Int64s
     of: Int64s
     """Load or step of the operator. Lines that two of them share are asked for once, by the first."""
+    cycle: Int64s
 
 
-def requests(operators: Sequence[Operator], positions: Sequence[int], width: int) -> Requests:
-    """What operators ask of channel 0. `positions`: bytes, from 0 and without end, at which the address counter stands at their starts."""
-    found = enumerate(zip(operators, positions, strict=True))
-    rows = [(int(write), line, i, of) for i, (operator, at) in found for write, line, of in _lines(operator, at)]
-    write, line, index, of = np.array(rows, np.int64).reshape(-1, 4).T
-    return Requests(write, line % (WINDOW_SQUARES * width * width * ELEMENT_BYTES // (LINE_BYTES * CHANNELS)), index, of)
+def requests(found: Sequence[Access], position: int, width: int) -> Requests:
+    """What is asked of channel 0. `position`: bytes, from 0 and without end, at which the address counter stands before.
 
-
-def _lines(operator: Operator, at: int) -> Iterator[tuple[bool, int, int]]:
-    """Whether it is a write, line of channel 0, and load or step, from a position on. The counter goes up before it is used."""
-    stored = tuple(step.stored_elements for step in operator.steps)
-    for write, sizes in ((False, operator.loads), (True, stored)):
-        last = -1
-        for of, elements in enumerate(sizes):
-            if elements:
-                first, at = -(-(at // LINE_BYTES) // CHANNELS), at + ELEMENT_BYTES * elements
-                for line in range(max(first, last + 1), at // LINE_BYTES // CHANNELS + 1):
-                    yield write, line, of
-                    last = line
+    In a cycle the operators come before attention, and loads before stores.
+    """
+    rows: list[tuple[int, int, int, int, int]] = []
+    last: dict[tuple[int, bool], int] = {}
+    for one in sorted(found, key=lambda one: (one.cycle, one.operator < 0, one.write)):
+        first, position = -(-(position // LINE_BYTES) // CHANNELS), position + ELEMENT_BYTES * one.elements
+        beyond, same = position // LINE_BYTES // CHANNELS + 1, (one.operator, one.write)  # the counter goes up before it is used
+        first = max(first, last.get(same, -1) + 1)
+        if first < beyond:
+            last[same] = beyond - 1
+        rows += [(int(one.write), line, one.operator, one.of, one.cycle) for line in range(first, beyond)]
+    write, line, operator, of, cycle = np.array(rows, np.int64).reshape(-1, 5).T
+    return Requests(write, line % (WINDOW_SQUARES * width * width * ELEMENT_BYTES // (LINE_BYTES * CHANNELS)), operator, of, cycle)

@@ -6,12 +6,43 @@ from difflib import get_close_matches
 
 from ..scenario import Scenario
 from ..spec import ModelSpec
+from .allpairs import AllPairs
 from .base import Transform
-from .quantise import Quantise
+from .blocksparse import BlockSparse
+from .cache import Evict, TopKeys
+from .context import Context
+from .decoding import AllAtOnce, BigLittle, Blockwise, MultiToken, Speculative
+from .dropattention import DropAttention
+from .elastic import EarlyExit, Elastic, ElasticDraft
+from .expertparallel import ExpertParallel
+from .factor import Factor
+from .fourier import Fourier
+from .globallocal import GlobalLocal
+from .lazy import Lazy
+from .linear import LinearAttention
+from .linformer import LowRankKeys
+from .lut import LookUp
+from .monarch import Monarch
+from .nearest import Nearest
+from .norm import RmsNorm
+from .pad import Pad
+from .prune import Reduce
+from .quantise import Quantise, SplitProducts
+from .resize import Resize
+from .shared import CacheOnce, Latent
+from .shiftadd import ShiftAdd
+from .statespace import StateSpace
+from .unprojected import Unprojected
+from .window import Window
 
 __all__ = ["TRANSFORMS", "Transform", "applied", "parse"]
 
-TRANSFORMS: dict[str, type[Transform]] = {kind.NAME: kind for kind in (Quantise,)}
+TRANSFORMS: dict[str, type[Transform]] = {kind.NAME: kind for kind in (
+    Quantise, SplitProducts, Evict, TopKeys, CacheOnce, Latent, Speculative, BigLittle, Blockwise, MultiToken, AllAtOnce, Elastic,
+    ElasticDraft, EarlyExit,
+    Window, BlockSparse, Nearest, LowRankKeys, LinearAttention, StateSpace, Fourier, Monarch, AllPairs, Unprojected, DropAttention,
+    GlobalLocal, Reduce, Pad, Lazy, LookUp, ShiftAdd, Factor, RmsNorm, Resize, Context, ExpertParallel,
+)}
 """By the name that is written in scenarios and on the command line."""
 
 

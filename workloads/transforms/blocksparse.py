@@ -41,7 +41,9 @@ class BlockSparse(Transform):
     def _pass(self, old: Attention) -> tuple[Step, ...]:
         if not self.stride:
             return ()
-        pieces = {"along": "pieces", "times": old.heads_q, "stride": self.stride, "prefill_only": True}
+        # Where later tokens are hidden, half of the pieces meet.
+        pieces = {"along": "pieces", "times": old.heads_q, "stride": self.stride, "share": 0.5 if old.causal else 1.0, "cut": "heads",
+                  "prefill_only": True}
         blocks = pieces | {"stride": self.block}
         return (
             Step(name="block_scores", kind="bmm", k=self.stride * old.head_dim, **pieces),  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from ..parts import Attention, Chain, Step
 from ..scenario import Scenario
 from ..spec import ModelSpec
 from .base import Transform
-from .swap import chain, swap_attention
+from .swap import chain, longest_prompt, swap_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Fourier(Transform):
     def apply(self, spec: ModelSpec, scenario: Scenario) -> tuple[ModelSpec, Scenario]:
         if not spec.encoder:
             raise ValueError(f"{self.NAME}: {spec.name} is causal, and a Fourier transform mixes what comes later into every token.")
-        longest = spec.input_tokens or int(scenario.lengths.max())
+        longest = longest_prompt(self.NAME, spec, scenario) if self.dense else 0
         return swap_attention(self.NAME, spec, lambda old, hidden: self._mixer(old, hidden, longest)), scenario
 
     def _mixer(self, _old: Attention, hidden: int, longest: int) -> Chain:
@@ -32,9 +32,10 @@ class Fourier(Transform):
             return chain("FFT", (Step(name="fft_hidden", kind="fft", n=hidden),
                                  Step(name="fft_tokens", kind="fft", n=hidden, along="tokens")))
         # Real in, complex between, real part out: two products of real matrices along the width, and two along the tokens.
-        tables = {"extra": -hidden * 2 * hidden}, {"extra": -longest * longest}
-        return chain("DFT", (Step(name="dft_hidden", kind="gemm", n=2 * hidden, k=hidden, **tables[0]),
-                             Step(name="dft_tokens", kind="gemm", along="tokens", times=2 * hidden, n=longest, k=longest, **tables[1]),
+        # Their matrices are no parameters.
+        return chain("DFT", (Step(name="dft_hidden", kind="gemm", n=2 * hidden, k=hidden, extra=-2 * hidden * hidden),
+                             Step(name="dft_tokens", kind="gemm", along="tokens", times=2 * hidden, n=longest, k=longest,
+                                  extra=-longest * longest),
                              Step(name="real_part", kind="add", n=hidden)))
 
     @property

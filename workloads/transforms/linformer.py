@@ -9,7 +9,7 @@ from ..parts import Attention, Step
 from ..scenario import Scenario
 from ..spec import ModelSpec
 from .base import Transform
-from .swap import swap_attention
+from .swap import longest_prompt, swap_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class LowRankKeys(Transform):
     def apply(self, spec: ModelSpec, scenario: Scenario) -> tuple[ModelSpec, Scenario]:
         if not spec.encoder:
             raise ValueError(f"{self.NAME}: {spec.name} is causal, and a projection along the sequence sees what comes later.")
-        longest = int(scenario.lengths.max()) if not spec.input_tokens else spec.input_tokens
+        longest = longest_prompt(self.NAME, spec, scenario)
         return swap_attention(self.NAME, spec, lambda old, _: self._projected(old, longest)), scenario
 
     def _projected(self, old: Attention, longest: int) -> Attention:

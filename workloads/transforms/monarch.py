@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from ..parts import Attention, Chain, Dense, Step
 from ..scenario import Scenario
 from ..spec import ModelSpec
 from .base import Transform
-from .swap import chain, swap_attention, swap_dense
+from .swap import chain, longest_prompt, swap_attention, swap_dense
 
 
 @dataclass(frozen=True, kw_only=True)
 class Monarch(Transform):
-    """M2-BERT's layer (arXiv 2310.12109, section 4): three projections, a long convolution gated before and after and one beside it,
-    and a way out; the feed-forward matrices are block-diagonal in `blocks` blocks.
+    """M2-BERT's layer (arXiv 2310.12109, section 4): three projections, a long convolution gated before and after and one beside it, and a
+    way out; a gated feed-forward part whose matrices are block-diagonal.
 
-    A convolution is three Monarch products along the tokens (to the frequencies of twice the length, back, each two products of blocks of
-    the square root of that with a permutation between), here as two passes of transforms.
+    A convolution of a sequence is to the frequencies and back, each two Monarch matrices of blocks of sqrt(length). It is one kernel that
+    reads and writes each element once; two real numbers go as one complex one, so padding costs nothing (arXiv 2311.05908, section 3).
     """
 
     NAME: ClassVar[str] = "monarch"
@@ -35,7 +35,7 @@ class Monarch(Transform):
     def apply(self, spec: ModelSpec, scenario: Scenario) -> tuple[ModelSpec, Scenario]:
         if not spec.encoder:
             raise ValueError(f"{self.NAME}: {spec.name} is causal; the mixer here is the bidirectional one of M2-BERT.")
-        longest = spec.input_tokens or int(scenario.lengths.max())
+        longest = longest_prompt(self.NAME, spec, scenario)
         for layer in spec.layers:
             hidden = layer.hidden or spec.hidden
             if isinstance(layer.ffn, Dense) and (layer.ffn.width % self.blocks or hidden % self.blocks):
@@ -44,33 +44,31 @@ class Monarch(Transform):
         return swap_dense(self.NAME, spec, self._ffn), scenario
 
     def _mixer(self, _old: Attention, hidden: int, longest: int) -> Chain:
-        piece = math.ceil(math.sqrt(2 * longest))
-        filters = 2 * _FILTER * (_FILTER + hidden)
-        # Blocks of `piece` points, complex: four real products each, two to a transform, there and back, for two filters.
-        pass_ = (Step(name="monarch", kind="bmm", times=2 * hidden * piece // longest, n=2 * piece, k=2 * piece),
-                 Step(name="permute", kind="permute", n=2 * hidden))
+        piece = math.ceil(math.sqrt(longest))
+        # Each element meets a block's column in two matrices there and two back, complex times complex: 16 x piece real products.
+        conv = Step(name="long_conv", kind="bmm", rows=math.ceil(hidden * longest / piece), n=piece, k=2 * 2 * 4 * piece, reads=piece,
+                    extra=_FILTER * (_FILTER + hidden))
         return chain("Monarch", (
             Step(name="in_proj", kind="gemm", n=3 * hidden, k=hidden, bias=True, cut="n"),
             Step(name="short_conv", kind="dwconv", n=3 * hidden, k=3, bias=True, cut="n"),
             Step(name="gate_in", kind="mul", n=hidden, cut="n"),
-            *pass_ * 4,
-            Step(name="spectrum", kind="mul", n=4 * hidden, extra=filters),
+            conv, conv,
             Step(name="gate_out", kind="mul", n=hidden, cut="n"),
             Step(name="out_proj", kind="gemm", n=hidden, k=hidden, bias=True, cut="k"),
         ))
 
     def _ffn(self, old: Dense, hidden: int) -> Chain:
-        b, up = self.blocks, old.width * (2 if old.gated else 1)
+        b, kind = self.blocks, f"{old.activation}_mul"
         return chain(f"block-diagonal {old.width}", (
-            Step(name="up", kind="gemm", batch=b, n=up // b, k=hidden // b, bias=old.bias),
-            Step(name="activation", kind=f"{old.activation}_mul" if old.gated else old.activation, n=old.width),
+            Step(name="gate_up", kind="gemm", batch=b, n=2 * old.width // b, k=hidden // b, bias=old.bias),
+            Step(name="activation", kind=kind, n=old.width),
             Step(name="permute", kind="permute", n=old.width),
             Step(name="down", kind="gemm", batch=b, n=hidden // b, k=old.width // b, bias=old.bias),
         ))
 
     @property
     def changes(self) -> str:
-        return f"Attention becomes gated long convolutions by Monarch products; feed-forward matrices become {self.blocks} blocks."
+        return f"Attention becomes gated long convolutions by Monarch products; feed-forward parts a gated one of {self.blocks} blocks."
 
     @property
     def assumes(self) -> str:

@@ -40,8 +40,8 @@ class Nearest(Transform):
         both, d = old.heads_q + old.heads_kv, old.head_dim
         return (
             Step(name="project", kind="gemm", times=both, n=self.projections, k=d),
-            Step(name="candidate_gather", kind="gather", times=old.heads_q * self.candidates, n=d),
-            Step(name="candidate_scores", kind="mul", times=old.heads_q * self.candidates, n=d),
+            # A multiplication and an addition for each element of a candidate, wherever it lies: what a sample of a grid does.
+            Step(name="candidate_scores", kind="grid_sample", times=old.heads_q, n=d, k=self.candidates),
             Step(name="nearest", kind="topk", times=old.heads_q, n=self.candidates),
         )
 

@@ -47,11 +47,26 @@ def refuse_decoding(name: str, spec: ModelSpec, scenario: Scenario, because: str
         raise ValueError(f"{name}: {spec.name} generates tokens, and {because}. Use phase prefill, or an encoder.")
 
 
+def longest_prompt(name: str, spec: ModelSpec, scenario: Scenario) -> int:
+    """Tokens of the longest sequence in every layer. ValueError where layers have numbers of their own."""
+    if any(layer.tokens or layer.keep < 1 for layer in spec.layers):
+        raise ValueError(f"{name}: the layers of {spec.name} differ in their tokens. Expected the same sequence in all of them.")
+    return spec.input_tokens or int(scenario.lengths.max())
+
+
 def projections(old: Attention, hidden: int) -> tuple[Step, Step]:
     """Queries, keys and values of an attention in one product, and the way out."""
     inner = old.heads_q * old.head_dim
     return (Step(name="qkv_proj", kind="gemm", n=inner + 2 * old.heads_kv * old.head_dim, k=hidden, bias=old.qkv_bias, cut="n"),
             Step(name="o_proj", kind="gemm", n=hidden, k=inner, bias=old.out_bias, cut="k"))
+
+
+def dense_steps(old: Dense, hidden: int) -> tuple[Step, Step, Step]:
+    """The products and the activation of a dense part."""
+    gated = old.gated
+    return (Step(name="up", kind="gemm", n=old.width * (2 if gated else 1), k=hidden, bias=old.bias, cut="n"),
+            Step(name="activation", kind=f"{old.activation}_mul" if gated else old.activation, n=old.width, cut="n"),
+            Step(name="down", kind="gemm", n=hidden, k=old.width, bias=old.bias, cut="k"))
 
 
 def chain(label: str, steps: Sequence[Step]) -> Chain:

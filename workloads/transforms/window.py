@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from ..parts import Attention
 from ..scenario import Scenario
 from ..spec import ModelSpec
 from .base import Transform
@@ -31,7 +32,10 @@ class Window(Transform):
         def chosen(number: int) -> bool:
             return not self.full_every or number % self.full_every != 0
 
-        return swap_attention(self.NAME, spec, lambda old, _: replace(old, window=min(self.tokens, old.window or self.tokens)), chosen), scenario
+        def new(old: Attention, _: int) -> Attention:
+            return replace(old, window=min(self.tokens, old.window or self.tokens))
+
+        return swap_attention(self.NAME, spec, new, chosen), scenario
 
     @property
     def changes(self) -> str:

@@ -23,7 +23,7 @@ from . import report as page
 from . import scenario
 from .run import written
 
-SCHEMA = "gemvane.compare/1"
+SCHEMA = "gemvane.compare/2"
 PATIENCE_S = 2.0
 """A progress bar appears after this long."""
 
@@ -45,7 +45,8 @@ def sizes(batch: str | None, prompt: str, output: str) -> Sizes:
 
 def compare(models: str, hw: str, varied: Sizes, wishes: list[str], asked: dict[str, Any], verbose: bool, json: bool, out: Path | None,
             report: Path | None = None) -> None:
-    """Simulate every cell, write the files of --out and --report, print the table or the JSON. `wishes` are policies as NAME=VALUE, of all hardware."""
+    """Simulate every cell, write the files of --out and --report, print the table or the JSON. `wishes` are policies as NAME=VALUE, of
+    all hardware."""
     start = time.monotonic()
     output.check_folder(out)
     page.check(report)
@@ -108,31 +109,19 @@ def _watched(cells: Iterable[Cell], total: int) -> Iterator[Cell]:
 
 
 def as_dict(specs: Sequence[ModelSpec], varied: Sizes, changes: dict[str, str], asked: dict[str, Any], cells: list[Cell]) -> dict[str, Any]:
-    """The JSON object of `gemvane compare --json`. Winners are keyed by the batch size, or by all that varies where that is more."""
-    fields = comparison.fields(cells)
-
-    def won(by: comparison.Figure) -> dict[str, str]:
-        return {", ".join(str(value) if fields == ["batch"] else f"{name} {value}" for name, value in _of(point, fields).items()): best
-                for point, best in comparison.winners(cells, by).items()}
-
-    def turns(by: comparison.Figure) -> list[dict[str, Any]]:
-        return [_of(turn.point, fields) | {"before": turn.before, "after": turn.now} for turn in comparison.crossovers(cells, by)]
-
+    """The JSON object of `gemvane compare --json`."""
+    won = {name: comparison.winners(cells, by) for name, by in comparison.RANKED.items()}
+    turns = {name: comparison.crossovers(cells, by) for name, by in comparison.RANKED.items()}
     return {
         "schema": SCHEMA,
-        "model": ",".join(spec.name for spec in specs),
+        "models": [spec.name for spec in specs],
         "scenario": {**asked, "transforms": list(asked["transforms"]), **varied._asdict()},
         "policies": changes,
         "cells": [_cell(cell) for cell in cells],
-        "winners": won(comparison.score),
-        "lowest_energy": won(comparison.thrift),
-        "crossovers": turns(comparison.score),
-        "energy_crossovers": turns(comparison.thrift),
+        "winners": [point._asdict() | {name: best[point] for name, best in won.items()} for point in won["fastest"]],
+        "crossovers": [{"of": name, "axis": comparison.axis(cells), **turn.point._asdict(), "before": turn.before, "now": turn.now}
+                       for name, found in turns.items() for turn in found],
     }
-
-
-def _of(point: comparison.Point, fields: list[str]) -> dict[str, Any]:
-    return {name: getattr(point, name) for name in fields}
 
 
 def _cell(cell: Cell) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gemvane.commands.validate import _watched as watched
 
 def page(found: list[Path], file: Path) -> None:
     """Write the page of errors and its plots; tables that are bundled come last, or alone where none is given."""
+    from gemvane.validate import chapters
     from gemvane.validate import page as pages
     from gemvane.validate.kerneltable import record_path
 
@@ -26,7 +27,7 @@ def page(found: list[Path], file: Path) -> None:
         record = record_path(path)
         machine = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
         sources.append(pages.Source(path.name, read_table(path), machine))
-    text, plots = pages.write(sources, (), watched, plots=file.stem)
+    text, plots = pages.write(sources, chapters.ALL, watched, plots=file.stem)
     for name, svg in plots.items():
         replace(file.with_name(name), lambda partial, svg=svg: partial.write_text(svg, encoding="utf-8"))  # type: ignore[misc]
     replace(file, lambda partial: partial.write_text(text, encoding="utf-8"))

@@ -19,8 +19,7 @@ from .sweep import brief, cores, default_folder, watched
 SCHEMA = "gemvane.search/1"
 
 
-def search(file: Path, jobs: int | None, dask: str | None, out: Path | None, json: bool,
-           report: Path | None = None) -> None:
+def search(file: Path, jobs: int | None, dask: str | None, out: Path | None, json: bool, report: Path | None = None) -> None:
     """Run the trials that are missing, and show the front."""
     if dask is not None and jobs is not None:
         raise ValueError(f"--dask {dask} --jobs {jobs}: the cluster has workers of its own. Expected one of the two.")

@@ -51,7 +51,7 @@ def oracles(name: str, table: Path, json: bool, file: Path | None) -> None:
 
 
 def claims(pages: list[str], json: bool, file: Path | None) -> None:
-    """Run published claims and show claimed and simulated figures side by side."""
+    """Run published claims and show claimed and simulated figures side by side: pages in full, or without names the scoreboard of all."""
     from gemvane import render_claims
     from gemvane.validate.claims import page, plots, scoreboard
     from gemvane.validate.claims.bench import Bench
@@ -61,18 +61,22 @@ def claims(pages: list[str], json: bool, file: Path | None) -> None:
             raise ValueError(f"-o {file}: the page is written as .md, not {file.suffix or 'without a suffix'!r}.")
         output.check_file(file)
     loaded = [page.load(name) for name in pages or page.names()]
-    if file is not None and any(one.spec.plots for one in loaded):
-        plots.check()
     bench = Bench()
-    for one in loaded:
-        plots.prepare(one, bench)
+    if pages:
+        if file is not None and any(one.spec.plots for one in loaded):
+            plots.check()
+        for one in loaded:
+            plots.prepare(one, bench)
     rows = scoreboard.run(loaded, _watched, bench)
-    if file is not None:
+    if file is not None and pages:
         _write_page(loaded, rows, bench, file)
+    elif file is not None:
+        _replace(file, partial(Path.write_text, data=render_claims.scoreboard(loaded, rows), encoding="utf-8"))
     if json:
         output.show_json([row.to_dict() for row in rows])
     else:
-        output.show(*render_claims.screen(loaded, rows), *([] if file is None else ["", f"-> {file}"]))
+        shown = render_claims.screen(loaded, rows) if pages else render_claims.board(rows)
+        output.show(*shown, *([] if file is None else ["", f"-> {file}"]))
 
 
 def _write_page(pages: list[Page], rows: list[Row], bench: Bench, file: Path) -> None:

@@ -67,14 +67,14 @@ def layer_chart(result: Result) -> Chart:
     found = measure.layers(result.run)
     whole: dict[str, float] = {}
     for one in found:
-        whole[one.phase] = whole.get(one.phase, 0.0) + one.count * sum(one.causes_s.values())
+        whole[one.phase] = whole.get(one.phase, 0.0) + one.times * sum(one.causes_s.values())
     labels, shares, hover, rows = [], [], [], []
     for one in found:
         parts = grouped(one.causes_s, CAUSE_GROUPS) | {"slowed by others": one.causes_s["contention"]}
         labels.append(f"{one.phase}<br>{one.label}")
-        shares.append({name: 100 * one.count * s / whole[one.phase] for name, s in parts.items()})
+        shares.append({name: 100 * one.times * s / whole[one.phase] for name, s in parts.items()})
         hover.append([f"{one.label}: {show(parts[name], 's')} each" for name in STACKS])
-        rows.append({"phase": one.phase, "layers": one.label, "count": one.count, "time_s of one": sum(one.causes_s.values()),
+        rows.append({"phase": one.phase, "layers": one.label, "count": one.times, "time_s of one": sum(one.causes_s.values()),
                      **{f"{cause}_s": s for cause, s in one.causes_s.items()}})
     layout = {"barmode": "stack", "xaxis": {"title": {"text": "% of the working time of the phase"}}, "yaxis": {"autorange": "reversed"}}
     return Chart("layers", "Time by layer", "Working time of the layers, by what it goes to; layers that take the same time for the same "
@@ -191,7 +191,7 @@ def _tornado(found: Sensitivity, name: str) -> Chart:
               "xaxis": {"title": {"text": f"change of the {text}, %"}, "zeroline": True, "zerolinecolor": "ink"}}
     most = f"{effects[0].key} moves it most." if effects else "None moves it."
     figure = {"data": data, "layout": layout} if effects else None
-    says = (f"{most} Each number of the hardware 10 % less and 10 % more, one at a time, simulated again (the prefill and the middle decode "
+    says = (f"{most} Each number of the hardware 10 % less and 10 % more, one at a time, simulated again (prefill and middle decode "
             "step). Counts change to the nearest whole number; what cannot change by 10 % is left out.")
     return Chart(f"sensitivity-{text.lower()}", f"What moves the {text}", says, Table.of(rows), figure, 120 + 34 * len(labels))
 
@@ -199,7 +199,7 @@ def _tornado(found: Sensitivity, name: str) -> Chart:
 def trust_chart(result: Result) -> Chart:
     """How far real kernels are expected from simulated ones, by class of work."""
     label, bands = kernel_bands(result.run.hardware)
-    rows = [{"kernels": name, "low": low, "high": high} for name, (low, high) in sorted(bands.items())]
+    rows: list[dict[str, Any]] = [{"kernels": name, "low": low, "high": high} for name, (low, high) in sorted(bands.items())]
     low, high = result.confidence.band
     rows.append({"kernels": "this run", "low": low, "high": high})
     capped = 4.0

@@ -88,7 +88,7 @@ def _curve(found: dict[str, Any], cells: list[Cell], names: list[str], axis: str
     marks = [{"type": "line", "x0": at, "x1": at, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": "quiet", "dash": "dot", "width": 1}}
              for at in dict.fromkeys(change[axis] for change in changes)]
     values = sorted({cell[axis] for cell in cells}) if axis in AXES else []
-    layout = {"shapes": marks, "yaxis": {"type": "log", "title": {"text": f"{unit} ({better})"}, "exponentformat": "SI"},
+    layout = {"shapes": marks, "yaxis": {"type": "log", "dtick": "D2", "title": {"text": f"{unit} ({better})"}, "exponentformat": "SI"},
               "xaxis": {"type": "log" if len(values) > 1 else "category", "title": {"text": axis}, "tickvals": values}}
     told = [f"From {axis} {change[axis]} on, {change['now']} instead of {change['before']} (dotted line)." for change in changes[:3]]
     says = f"{better[0].upper()}{better[1:]}. {' '.join(told)}"
@@ -114,9 +114,10 @@ def _why(cells: list[Cell], phase: str) -> Chart:
     what, at = "a token" if phase == "decode" else "the prefill", cells[0]
     layout = {"barmode": "stack", "yaxis": {"autorange": "reversed"}, "xaxis": {"title": {"text": f"ms of work for {what}"}}}
     where = ", ".join(f"{name} {at[name]}" for name in AXES)
+    figure = {"data": stacked(labels, times, STACKS, hover), "layout": layout}
     return Chart(f"why-{phase}-{'-'.join(str(at[name]) for name in AXES)}", f"Why: the {phase} at batch {at['batch']}",
                  f"{at['model']}, {where}: what each unit of each hardware does for {what}, by what its time goes to. Units of a device "
-                 "may work at once.", Table.of(rows), {"data": stacked(labels, times, STACKS, hover), "layout": layout}, 170 + 30 * len(labels))
+                 "may work at once.", Table.of(rows), figure, 170 + 30 * len(labels))
 
 
 def _table(found: dict[str, Any]) -> Chart:
@@ -151,7 +152,7 @@ def _findings(found: dict[str, Any], cells: list[Cell], ends: list[tuple[Any, ..
         changes = [change for change in found["crossovers"] if change["of"] == won]
         first = found["winners"][0]
         out += [f"{change['model']}: from {change['axis']} {change[change['axis']]} on {change['now']} is "
-                f"{'fastest' if won == 'fastest' else 'most thrifty'}, before {change['before']}." for change in changes]
+                f"{'fastest' if won == 'fastest' else 'most thrifty'}, no longer {change['before']}." for change in changes]
         if not changes and len({one[won] for one in found["winners"]}) == 1:
             out.append(f"{first[won]} {'is the fastest' if won == 'fastest' else 'uses the least energy'} everywhere.")
     for cell in (c for c in cells if _point(c) == ends[-1]):

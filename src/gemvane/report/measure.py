@@ -51,7 +51,7 @@ class Layers(NamedTuple):
 
     phase: str
     label: str
-    count: int
+    times: int
     causes_s: dict[str, float]
     """Seconds of one layer in one step, by costs.CAUSES and what contention adds ("contention")."""
 
@@ -62,8 +62,7 @@ def operators(run: Run) -> list[Operator]:
     for name, phase in run.phases.items():
         rows = phase.trace.rows
         if name == "decode":
-            first = int(rows.generated.max())
-            rows = grow(rows, phase.trace.requests, np.array([first + phase.steps // 2]))
+            rows = grow(rows, phase.trace.requests, phase.grown(np.array([phase.steps // 2])))
         flops, size = 2.0 * rows.useful_macs + rows.vector_ops, rows.memory_bytes
         mean_s = phase.duration_ps.mean(axis=0)[phase.alike] / 1e12
         for code, unit in dict.fromkeys(zip(rows.name.tolist(), phase.unit.tolist(), strict=True)):

@@ -55,7 +55,8 @@ def _scatter(found: Compared) -> Chart:
     rows = [{"operator": kind, "measured_us": float(m), "simulated_us": float(p), "roofline_us": float(r), "error": float(p / m - 1)}
             for kind, m, p, r in zip(kinds.tolist(), found.measured_us, found.predicted_us, found.roofline_us, strict=True)][::every]
     cut = f" One of {every} rows is drawn." if every > 1 else ""
-    return Chart("scatter", "Measured against simulated", f"A dot is a kernel. On the line the simulation is right; above it, too slow.{cut}",
+    says = f"A dot is a kernel. On the line the simulation is right; above it, too slow.{cut}"
+    return Chart("scatter", "Measured against simulated", says,
                  Table.of(rows), {"data": data, "layout": layout}, 560)
 
 
