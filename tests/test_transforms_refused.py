@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import gemvane as gv
 from gemvane.sim import memory
 from gemvane.sim.hardware import load as load_hardware
 from gemvane.validate.claims import page, scoreboard
@@ -109,6 +110,11 @@ def test_a_scenario_names_a_known_way_to_attend_over_devices() -> None:
         Scenario(context=2, context_attention="star")
     with pytest.raises(ValueError, match="context is 0"):
         Scenario(context=0)
+
+
+def test_more_devices_than_a_link_reaches_are_said() -> None:
+    result = gv.run(DECODER, "h100-sxm", prompt=4096, output=2, phase="decode", transforms=("context:devices=16",))
+    assert any("h100-sxm links 8 devices; the 16 that share out a context" in warning for warning in result.warnings)
 
 
 FITS = """

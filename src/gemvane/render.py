@@ -117,9 +117,9 @@ def scenario_line(scenario: Any, spec: ModelSpec, batch: str = "", prompt: str =
     else:
         prompt = f"prompts of {lengths.min():,} to {lengths.max():,} tokens ({lengths.sum():,} in all)"
     output = "" if spec.encoder or scenario.phase == "prefill" else f", {output or 'output ' + plural(scenario.output, 'token')}"
-    devices = scenario.tp * scenario.pp
-    ways = [f"{kind} parallel {count}" for kind, count in (("tensor", scenario.tp), ("pipeline", scenario.pp)) if count > 1]
-    spread = f", on {devices} devices ({', '.join(ways)})" if ways else ""
+    groups = (("tensor", scenario.tp), ("pipeline", scenario.pp), ("context", scenario.context))
+    ways = [f"{kind} parallel {count}" for kind, count in groups if count > 1]
+    spread = f", on {scenario.devices} devices ({', '.join(ways)})" if ways else ""
     only = {"prefill": ", prefill only", "decode": ", decode only", "both": ""}["prefill" if spec.encoder else scenario.phase]
     counted = [text for on, text in ((scenario.full_square, "full-square attention"), (scenario.all_logits, "all logits")) if on]
     if scenario.by_request:

@@ -145,10 +145,10 @@ def _named(members: list[int]) -> str:
 
 def energy_by_phase_j(run: Run) -> dict[str, dict[str, float]]:
     """Phase -> component of energy.COMPONENTS, and static -> joules over all devices."""
-    out, devices_used = {}, run.scenario.tp * run.scenario.pp
+    out, devices_used = {}, run.scenario.devices
     for name, phase in run.phases.items():
         counts: Int64s = np.bincount(phase.alike, minlength=phase.duration_ps.shape[1]) @ phase.actions
-        parts = {part: pj * 1e-12 for part, pj in energy.by_component_pj(counts * run.scenario.tp, run.hardware).items()}
+        parts = {part: pj * 1e-12 for part, pj in energy.by_component_pj(counts * run.scenario.alike, run.hardware).items()}
         out[name] = parts | {"static": energy.static_pj(run.hardware, phase.latency_ps, devices_used) * 1e-12}
     return out
 
