@@ -115,7 +115,7 @@ def check(spec: ModelSpec, scenario: Scenario, hardware: Hardware) -> Memory:
     if memory.fits:
         return memory
     need = f"{show(memory.weights_bytes, 'B')} of weights + {show(memory.kv_cache_bytes, 'B')} of KV cache"
-    share = "" if scenario.tp * scenario.pp == 1 else " on each device"
+    share = "" if scenario.devices == 1 else " on each device"
     have = show(memory.weights_room_bytes, "B")
     if memory.capacity_bytes > memory.weights_room_bytes:
         have += f" + {show(memory.kv_room_bytes, 'B')} for the cache"

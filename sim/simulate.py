@@ -309,8 +309,8 @@ def _check_links(scenario: Scenario, hardware: Hardware) -> list[str]:
     if links and scenario.tp > links[0].max_devices:
         return [f"{hardware.name} links {links[0].max_devices} devices; --tp {scenario.tp} is taken as if its link reached them all."]
     if links and scenario.context > links[0].max_devices:
-        return [f"{hardware.name} links {links[0].max_devices} devices; the {scenario.context} that share out a context are taken as if its "
-                "link reached them all."]
+        return [f"{hardware.name} links {links[0].max_devices} devices; the {scenario.context} that share out a context are taken as if "
+                "its link reached them all."]
     return []
 
 

@@ -62,6 +62,8 @@ def test_a_hardware_file_that_is_wrong(base: str, line: str, message: str, here:
     ("units:\n  pim:\n    part: hbm2-2000-4gb", "x.yaml:6: units.pim.part is 'hbm2-2000-4gb', a memory part without PIM commands."),
     ("units:\n  pim:\n    part: part.yaml", "part.yaml:4: timings.nRCDRD: '14 ns' is not a count of clocks."),
     ("units:\n  pim:\n    timings: {nFAV: 20}", "x.yaml:6: units.pim.timings.nFAV is 20, but memory part hbm2-neupims has only nBL"),
+    ("units:\n  pim:\n    timings: {nRFC: 3880}", "REFab comes every 3900 ticks, but from one to the next, with a row opened and closed"),
+    ("units:\n  pim:\n    timings: {nRFC: 1950}", "2 refreshes of 1950 ticks come every 3900 ticks, so that some banks are refreshed"),
     ("units:\n  pim:\n    level: buffer", "x.yaml:6: units.pim.level is 'buffer', but the units of memory part hbm2-neupims are at"),
     ("units:\n  pim:\n    part: rule.yaml", "x.yaml:6: units.pim.part: rule.yaml:5: constraints.0.prev: no command 'ACTX'"),
     ("memory: {part: hbm9}", "x.yaml:4: memory.part: unknown memory part 'hbm9'"),

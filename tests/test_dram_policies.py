@@ -159,6 +159,8 @@ def test_a_policy_that_the_part_cannot_do_is_one_sentence(memory: str, told: dic
 
 @pytest.mark.parametrize(("base", "timings", "refresh", "message"), [
     (HBM2, "nREFI: 250", "all-bank", "REFab comes every 250 ticks, but ACT waits for 259 ticks after it. Expected a longer interval."),
+    (HBM2, "nREFI: 307", "all-bank", "REFab comes every 307 ticks, but from one to the next, with a row opened and closed between them, "
+                                     "are 308. Expected a longer interval."),
     (HBM2, "nREFIpb: 4", "per-bank", "REFpb comes every 8 ticks, but REFpb waits for 8 ticks after it. Expected a longer interval."),
     (DDR5, "nREFI: 312", "same-bank", "REFsb comes every 312 ticks, but ACT waits for 312 ticks after it. Expected a longer interval."),
 ])

@@ -159,9 +159,10 @@ def _head(evaluation: Evaluation) -> list[str]:
     total = sum(one.found.rows.size for one in evaluation.machines)
     return [
         "# How far off", "",
-        f"Written by `{COMMAND}` from the tables that are listed below: {total:,} measured kernels. Errors are percentages of the",
-        "measured time: the mean of their sizes, unless a column says otherwise. *Held out* is the error on shapes that a fit has not",
-        "seen (of each operator half of the shapes, chosen by a hash, are fitted and the others judged; the figure stands in the",
+        f"Written by `{COMMAND}` from the tables that are listed below:",
+        f"{total:,} measured kernels. Errors are percentages of the measured time: the mean of their sizes, unless a column says",
+        "otherwise. *Held out* is the error on shapes that a fit has not seen (of each operator half of the shapes, chosen by a hash, are",
+        "fitted and the others judged; of an attention, half of the pairs of query heads and KV heads; the figure stands in the",
         "calibration file). *Shipped* is that of the numbers that gemvane comes with, which are fitted to both halves. Beside them, on",
         "the same rows: a roofline (peak and nominal bandwidth), and a roofline with three numbers fitted to each operator and type.",
     ]

@@ -186,7 +186,8 @@ def _attention(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGp
                rows.window, rows.pairs, BITS[rows.kv_dtype] / 8, rows.kv_read_bytes, queries, conditions.copies == 0)
     heads = gpu_attention.Heads(*(np.asarray(column, np.float64) for column in columns))
     named = gpu_attention.NAMED.get(group.kernel) or gpu_attention.NAMED.get(gpu.attention)
-    kernel = named or gpu_attention.OF_FRAMEWORK.get(group.framework, gpu_attention.FLASH3)
+    run_by = gpu_attention.OF_FRAMEWORK if group.work == "attention_prefill" else gpu_attention.DECODE_OF_FRAMEWORK
+    kernel = named or run_by.get(group.framework, gpu_attention.FLASH3)
     key = attention_key(DTYPES[group.act], DTYPES[group.kv])
     if not kernel.fused:
         return gpu_attention.unfused(heads, group.act, act_bytes, gpu)

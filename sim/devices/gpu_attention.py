@@ -101,6 +101,8 @@ OF_FRAMEWORK = {"trtllm": TRTLLM, "triton": AttentionKernel(packs=False, splits=
                 "vllm": AttentionKernel(most_splits=GRAPH_SPLITS)}
 """Triton: SGLang's own kernels (sgl-project/sglang, extend_attention.py: blocks of 128 and 32 rows, from memory; the
 share of hidden keys is between those that fit its three types, 0.2 to 0.3)."""
+DECODE_OF_FRAMEWORK = {name: kernel for name, kernel in OF_FRAMEWORK.items() if name != "trtllm"}
+"""Of a decode; TensorRT-LLM's own kernels are those of gpu_trtllm."""
 
 
 class Heads(NamedTuple):

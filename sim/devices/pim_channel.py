@@ -13,6 +13,7 @@ from ..costs import CAUSES, Int64s
 from ..dram import attacc, gemv, pimstream
 from ..dram.part import Part, load
 from ..dram.pimpart import PimPart, pim_part
+from ..dram.policy import check_pim
 from ..dram.steady import Steady, Total
 from ..kernels.pimissue import INTERVAL
 from ..pimschema import Pim
@@ -114,7 +115,10 @@ def part_of(key: Key) -> Part:
     pim = spec.pim.model_copy(update={} if key.vector_buffer is None else {"vector_buffer": key.vector_buffer})
     changed = {"organisation": organisation, "pim": pim, "timings": {**spec.timings, **dict(key.timings)}}
     changed_part = replace(part, spec=spec.model_copy(update=changed))
-    return refreshed_together(changed_part) if key.refresh == "together" else changed_part
+    if key.refresh == "together":
+        changed_part = refreshed_together(changed_part)
+    check_pim(changed_part)
+    return changed_part
 
 
 @lru_cache(maxsize=64)

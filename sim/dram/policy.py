@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from .part import Part
@@ -74,7 +75,25 @@ def refreshes(part: Part, told: Policy) -> Refreshes:
         if rule.prev == due.command and rule.next in (resolved.act, due.command) and rule.window == 1 and rule.ticks >= every:
             raise ValueError(f"{part.file}: {part.commands[rule.prev]} comes every {every} ticks, but {part.commands[rule.next]} waits for "
                              f"{rule.ticks} ticks after it. Expected a longer interval.")
+    least = sum(_wait(part, *pair) for pair in pairwise((due.command, resolved.act, resolved.pre, due.command)))
+    if due.stops_all and least >= due.interval:
+        raise ValueError(f"{part.file}: {part.commands[due.command]} comes every {due.interval} ticks, but from one to the next, with a "
+                         f"row opened and closed between them, are {least}. Expected a longer interval.")
     return due
+
+
+def check_pim(part: Part) -> None:
+    """ValueError where `refreshes` raises it, and where some banks are refreshed at all times: PIM commands need all banks at once."""
+    due = refreshes(part, policy())
+    each = _wait(part, due.command, part.resolved.act)
+    if due.asked * each >= due.interval:
+        raise ValueError(f"{part.file}: {due.asked} refreshes of {each} ticks come every {due.interval} ticks, so that some banks are "
+                         "refreshed at all times, and PIM needs all of them. Expected a longer interval.")
+
+
+def _wait(part: Part, before: int, after: int) -> int:
+    """Ticks from one command to another."""
+    return max((rule.ticks for rule in part.rules if (rule.prev, rule.next, rule.window) == (before, after, 1)), default=0)
 
 
 def _command(part: Part, name: str, told: Policy) -> int:
