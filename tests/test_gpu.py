@@ -25,7 +25,7 @@ from gemvane.sim.devices.gpu_attention import (
     prefill,
     unfused,
 )
-from gemvane.sim.devices.gpu_machine import CAP_US, ResolvedGpu
+from gemvane.sim.devices.gpu_machine import CAP_US, ResolvedGpu, Shape
 from gemvane.sim.estimate import estimate_kernel
 from gemvane.workloads.ops import DTYPES
 
@@ -42,7 +42,7 @@ def machine(**physics: float) -> ResolvedGpu:
 
 
 def matmul_us(m: int, n: int, k: int, gpu: ResolvedGpu, kernel: gpu_gemm.Kernel = gpu_gemm.CUBLAS, copies: int = 0) -> float:
-    shape = gpu_gemm.Shape(*(np.array([float(x)]) for x in (1, m, n, k, copies)))
+    shape = Shape(*(np.array([float(x)]) for x in (1, m, n, k, copies)))
     parts = gpu_gemm.gemm(shape, gpu_gemm.Types(BF16, 2, 2, 2, 0), gpu, gpu_gemm.Setting(kernel, GemmCondition()))
     return float((parts.fixed + parts.busy)[0])
 
@@ -83,8 +83,8 @@ def test_a_tuned_kernel_keeps_the_tile_of_the_power_of_two_below() -> None:
     assert at[257][1] - 2.0 == pytest.approx((at[257][0] - 2.0) * 2 * 64 * 64 / (128 * 48), rel=0.01)
 
 
-def fp8_shape(m: int, n: int, k: int) -> gpu_gemm.Shape:
-    return gpu_gemm.Shape(*(np.array([float(x)]) for x in (1, m, n, k, 0)))
+def fp8_shape(m: int, n: int, k: int) -> Shape:
+    return Shape(*(np.array([float(x)]) for x in (1, m, n, k, 0)))
 
 
 @pytest.mark.parametrize(("m", "n", "tile"), [

@@ -13,7 +13,7 @@ from ..calibration import DecodeCondition, GemmCondition, PrefillCondition, Vect
 from ..costs import Costs, Floats, Ledger
 from . import gpu_attention, gpu_gemm, gpu_trtllm, gpu_vector
 from .gpu_gemm import TILES
-from .gpu_machine import Parts, ResolvedGpu, resolve
+from .gpu_machine import Parts, ResolvedGpu, Shape, resolve
 
 __all__ = ["TILES", "ResolvedGpu", "cost", "estimate", "resolve"]
 
@@ -171,7 +171,7 @@ def _matmul(group: Group, rows: Rows, conditions: Conditions, gpu: ResolvedGpu) 
     condition = condition_of(gpu, group.framework, "gemm", gemm_key(group.dtype))
     grouped = rows.kind == CODE["grouped_gemm"]
     each = np.where(grouped, -(-rows.m // np.maximum(rows.batch, 1)), rows.m)
-    shape = gpu_gemm.Shape(*(column.astype(np.float64) for column in (rows.batch, each, rows.n, rows.k, conditions.copies)))
+    shape = Shape(*(column.astype(np.float64) for column in (rows.batch, each, rows.n, rows.k, conditions.copies)))
     return gpu_gemm.gemm(shape, types, gpu, gpu_gemm.setting_of(group.framework, group.dtype, condition))
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ..calibration import DecodeCondition, GemmCondition, PrefillCondition
 from ..costs import Floats
-from .gpu_gemm import CUBLAS, Setting, Shape, Types, gemm
-from .gpu_machine import Parts, ResolvedGpu
+from .gpu_gemm import CUBLAS, Setting, Types, gemm
+from .gpu_machine import Parts, ResolvedGpu, Shape
 
 Mask = NDArray[np.bool_]
 

@@ -7,16 +7,13 @@ SM, the latency of a step. All blocks together take no less than L2 needs for th
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..costs import Floats
-from .gpu_machine import RESIDENCE_SLOPE, ResolvedGpu
-
-if TYPE_CHECKING:
-    from .gpu_gemm import Shape
+from .gpu_machine import RESIDENCE_SLOPE, ResolvedGpu, Shape
 
 PORT_BYTES = 64
 """Bytes a clock from L2 into one SM (NVIDIA, tuning guides of Volta to Hopper; SGLang's fp8 rows of H100 and H200 fit to 60-75)."""

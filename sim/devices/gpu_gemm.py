@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..calibration import GemmCondition
 from ..costs import Floats, Int64s
 from .gpu_dispatch import Launch, blocks_us, deepgemm, fixed_fp8
-from .gpu_machine import CLUSTER, Parts, ResolvedGpu
+from .gpu_machine import CLUSTER, Parts, ResolvedGpu, Shape
 
 TILES = np.array([(rows, cols) for rows in (64, 128, 192, 256) for cols in (16, 32, 64, 128, 192, 256) if rows * cols <= 40960], np.float64)
 """Output tiles (rows, columns) that GPU matmul libraries compile: the usual CUTLASS menu."""
@@ -52,19 +52,6 @@ OWN_INPUTS = ("sglang",)
 REPLAYS = {"trtllm": 9, "sglang": 9}
 """Times that a framework's rows ran one after another, warm-up included (ai-dynamo/aiconfigurator 095f58a51, collector; H200's vLLM
 rows ran for 0.3 s and more). Anything else is taken to run for ever."""
-
-
-class Shape(NamedTuple):
-    """Columns: `batch` products of [m, k] x [k, n]; copies of the weight that are used in turn, 0 where it is always cold."""
-
-    batch: Floats
-    m: Floats
-    n: Floats
-    k: Floats
-    copies: Floats
-
-    def at(self, part: slice) -> Shape:
-        return Shape(*(column[part] for column in self))
 
 
 class Types(NamedTuple):

@@ -90,6 +90,19 @@ class ResolvedGpu(NamedTuple):
         return clock
 
 
+class Shape(NamedTuple):
+    """Columns: `batch` products of [m, k] x [k, n]; copies of the weight that are used in turn, 0 where it is always cold."""
+
+    batch: Floats
+    m: Floats
+    n: Floats
+    k: Floats
+    copies: Floats
+
+    def at(self, part: slice) -> Shape:
+        return Shape(*(column[part] for column in self))
+
+
 class Parts(NamedTuple):
     """Time of each row in us: what comes before and after, compute, memory, and the two overlapped; bytes that move."""
 
