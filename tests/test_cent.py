@@ -195,3 +195,42 @@ def test_the_command_knows_the_oracle(tmp_path: Path) -> None:
     assert (found["oracle"], found["compared"], found["exact"]) == ("cent", 1, 1)
     assert found["by"][0]["group"] == "Llama2-7B, PP 1, TP 8"
     assert {f"{name}_ms" for name in Latency._fields if name != "throughput"} <= set(pd.read_csv(tmp_path / "out.csv").columns)
+
+
+SEQUENCE = ("Model", "Device number", "Seqlen", "Pipeline parallelism", "Tensor parallelism", "Phase", *cent.TOTALS)
+SEQUENCES = [  # Yufeng98/CENT 8c79786 (MIT), the results of whole sequences
+    ("Llama2-7B", 8, 4096, 1, 8, "prefill", 0.5339428655833333, 960.8080889203944),
+    ("Llama2-7B", 8, 4096, 1, 8, "decoding", 6.262046779083334, 598.4995371934427),
+    ("Llama2-7B", 8, 4096, 32, 1, "end2end", 45.36905090644445, 3005.0137438295624),
+]
+
+
+def test_whole_sequences_are_within_a_percent() -> None:
+    found = compare(pd.DataFrame(SEQUENCES, columns=SEQUENCE))
+    assert (found["compared"], found["skipped"]) == (3, [])
+    assert found["max_error"] < 0.01
+    assert max(abs(row["throughput_error"]) for row in found["detail"]) < 0.01
+
+
+def test_a_prefill_and_its_decode_are_the_whole_sequence() -> None:
+    rows = [("Llama2-7B", 8, 1024, 8, 1, phase, 1.0, 1.0) for phase in cent.PHASES]
+    prefill, decode, whole = (row["ours"] for row in compare(pd.DataFrame(rows, columns=SEQUENCE))["detail"])
+    assert prefill + decode == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize(("column", "value", "reason"), [
+    ("Phase", "warm-up", "Phase is 'warm-up', not prefill, decoding, end2end"),
+    ("Seqlen", 700, "Seqlen is 700. Expected a multiple of 128 above 512"),
+    ("Model", "Llama9", "Model is 'Llama9', not Llama2-7B, Llama2-13B, Llama2-70B"),
+    ("Total Latency (s)", "", "Total Latency (s) is '', not a number"),
+])
+def test_a_sequence_that_cannot_be_compared_says_why(column: str, value: object, reason: str) -> None:
+    row = {**dict(zip(SEQUENCE, SEQUENCES[0], strict=True)), column: value}
+    assert compare(pd.DataFrame([row]))["skipped"] == [{"row": 0, "reason": reason}]
+
+
+def test_every_whole_sequence_of_the_published_table(shared_data: Path) -> None:
+    found = compare(pd.read_csv(shared_data / "pim" / "cent_processed_results.csv"))
+    assert (found["compared"], found["skipped"]) == (57, [])
+    assert found["mape"] < 0.0015
+    assert found["max_error"] < 0.005

@@ -35,6 +35,13 @@ HOP_S = 180e-9
 """To another device and back: four CXL ports of 25 ns, two PCIe crossings of 30 ns, a switch of 20 ns."""
 FLIT_BYTES, FLIT_DATA_BYTES, ELEMENT_BYTES = 256, 192, 2
 
+STEP, PROMPT = 128, 512
+"""Tokens that a published sum over a sequence takes for alike, and those of its prefill: each is one token's latency at the end of a step,
+times the step; its throughput is the mean of the steps' (it follows from its rows: they are such sums of the other table's, exactly)."""
+PHASES = {"prefill": (0, PROMPT), "decoding": (PROMPT, None), "end2end": (0, None)}
+"""First and last token of each phase; None is the end of the sequence."""
+TOTALS = ("Total Latency (s)", "Throughput (tokens/s)")
+
 CLOCK_HZ = 2e9
 """Of the accelerators."""
 LANES_SIMD = 16
@@ -137,7 +144,13 @@ def _embedding_ms(model: Llama, place: Place) -> float:
 
 def compare(table: pd.DataFrame, watch: Watch | None = None) -> dict[str, Any]:
     """Rows like those of cent_simulation_results.csv. The errors are of the PIM latency; those of the token stand in `token`, and in
-    each group as token_mape and token_max_error. `exact` counts rows with the same link and accelerator latency."""
+    each group as token_mape and token_max_error. `exact` counts rows with the same link and accelerator latency.
+
+    A table with phases is one of whole sequences, like cent_processed_results.csv: the errors are of the latency in all.
+    """
+    if "Phase" in table:
+        need(table, ("Model", "Device number", "Seqlen", "Pipeline parallelism", "Tensor parallelism", *TOTALS))
+        return walk("cent", table, _sequence_row, watch)
     need(table, ("Model", "Device number", "Pipeline parallelism", "Tensor parallelism", "Channels per device", "Channels per block",
                  "Sequence length", *COLUMNS))  # fmt: skip
     result = walk("cent", table, _row, watch)
@@ -156,21 +169,45 @@ def _figure(value: float) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def _row(at: int, row: dict[str, Any]) -> Compared:
+def _cut(row: dict[str, Any], channels: int | None = None) -> tuple[Llama, System]:
+    """Model and system of a row, by default with as many channels for a block as its device has left. SkipError for a cut that is none."""
     name = str(row["Model"])
     if name not in MODELS:
         raise SkipError(f"Model is {name!r}, not {', '.join(MODELS)}")
-    if whole(row, "Channels per device") != CHANNELS:
-        raise SkipError(f"Channels per device is {row['Channels per device']!r}, not {CHANNELS}")
+    model, devices = MODELS[name], whole(row, "Device number")
     stages, shared = whole(row, "Pipeline parallelism"), whole(row, "Tensor parallelism")
+    if channels is None:
+        channels = CHANNELS // -(-model.layers // devices) if stages == model.layers else CHANNELS
     try:
-        cut = system(MODELS[name], whole(row, "Device number"), stages, shared, whole(row, "Channels per block"))
+        return model, system(model, devices, stages, shared, channels)
     except ValueError as error:
         raise SkipError(str(error)) from None
+
+
+def _sequence_row(at: int, row: dict[str, Any]) -> Compared:
+    if row["Phase"] not in PHASES:
+        raise SkipError(f"Phase is {row['Phase']!r}, not {', '.join(PHASES)}")
+    model, cut = _cut(row)
+    first, last = PHASES[row["Phase"]]
+    length = whole(row, "Seqlen")
+    if length % STEP or length <= PROMPT:
+        raise SkipError(f"Seqlen is {length}. Expected a multiple of {STEP} above {PROMPT}")
+    found = [latency(model, cut, tokens) for tokens in range(first + STEP, (last or length) + 1, STEP)]
+    seconds, throughput = sum(one.token for one in found) * STEP / 1e3, sum(one.throughput for one in found) / len(found)
+    theirs, rate = (number(row, column) for column in TOTALS)
+    equal = {TOTALS[0]: abs(seconds / theirs - 1) <= SAME}
+    values = {"tokens": length, "total_s": seconds, "throughput_tok_s": throughput, "throughput_error": throughput / rate - 1}
+    return Compared(at, f"{row['Model']}, {row['Phase']}", theirs, seconds, equal, all(equal.values()), values)
+
+
+def _row(at: int, row: dict[str, Any]) -> Compared:
+    if whole(row, "Channels per device") != CHANNELS:
+        raise SkipError(f"Channels per device is {row['Channels per device']!r}, not {CHANNELS}")
+    model, cut = _cut(row, whole(row, "Channels per block"))
     theirs = [number(row, column) for column in COLUMNS]
-    ours = latency(MODELS[name], cut, whole(row, "Sequence length"))
+    ours = latency(model, cut, whole(row, "Sequence length"))
     equal = {column: abs(a - b) <= SAME * abs(b) for column, a, b in zip(COLUMNS, ours, theirs, strict=True) if column in CLOSED}
     ms = {f"{field}_ms": value for field, value in ours._asdict().items() if field != "throughput"}
     values = {"tokens": whole(row, "Sequence length"), **ms, "throughput_tok_s": ours.throughput,
               "token_error": ours.token / theirs[COLUMNS.index("Token latency (ms)")] - 1}
-    return Compared(at, f"{name}, PP {stages}, TP {shared}", theirs[0], ours.pim, equal, all(equal.values()), values)
+    return Compared(at, f"{row['Model']}, PP {cut.stages}, TP {cut.shared}", theirs[0], ours.pim, equal, all(equal.values()), values)
