@@ -268,7 +268,7 @@ class Result:
             "ops": self.ops_table(),
             "confidence": {"label": self.confidence.label, "band": list(self.confidence.band),
                            "energy_band": list(self.confidence.energy_band), "source": self.confidence.source},
-            "assumptions": [transform.assumes for transform in run.transforms if transform.assumes],
+            "assumptions": [f"{one.NAME}: {one.assumes}" for one in run.transforms if one.assumes],
             "warnings": list(self.warnings),
         }
 

@@ -54,7 +54,7 @@ def test_each_runs_and_says_what_it_changes(transform: str, hardware: str) -> No
     said = result.to_dict()
     assert [str(parse(text)) for text in said["scenario"]["transforms"]] == [str(parse(transform))]
     assert all(one.changes.endswith(".") for one in result.run.transforms)
-    assert said["assumptions"] == [one.assumes for one in result.run.transforms if one.assumes]
+    assert said["assumptions"] == [f"{one.NAME}: {one.assumes}" for one in result.run.transforms if one.assumes]
     assert result.tokens >= 5
     assert result.latency_s == pytest.approx(result.ttft_s + result.tpot_s * (result.tokens - 1), rel=0.05)
 

@@ -69,7 +69,7 @@ class Evict(Transform):
 
     @property
     def assumes(self) -> str:
-        return ("kv_evict: the attention kernel gives its scores, a new token is written where one was evicted, and the layers' budget is "
+        return ("The attention kernel gives its scores, a new token is written where one was evicted, and the layers' budget is "
                 "the same for each request.")
 
 
@@ -110,4 +110,4 @@ class TopKeys(Transform):
 
     @property
     def assumes(self) -> str:
-        return ("loki: the first elements of all keys lie together, and scattered keys and values are read as fast as those in one piece.")
+        return ("The first elements of all keys lie together, and scattered keys and values are read as fast as those in one piece.")

@@ -84,7 +84,7 @@ class Speculative(Decoder):
 
     @property
     def assumes(self) -> str:
-        return (f"speculative: each draft is accepted with probability {self.acceptance:g} if those before it were, which gives "
+        return (f"Each draft is accepted with probability {self.acceptance:g} if those before it were, which gives "
                 f"{expected_tokens(self.acceptance, self.gamma):.3g} tokens a step; all requests advance alike.")
 
 
@@ -126,7 +126,7 @@ class BigLittle(Decoder):
 
     @property
     def assumes(self) -> str:
-        return (f"big_little: the big model runs after {self._drafts} tokens of the little one and takes {100 * self.rollback:g} % of them "
+        return (f"The big model runs after {self._drafts} tokens of the little one and takes {100 * self.rollback:g} % of them "
                 f"back, which gives {self._accepted:.3g} tokens a step.")
 
 
@@ -157,7 +157,7 @@ class Blockwise(Decoder):
 
     @property
     def assumes(self) -> str:
-        return f"blockwise: {self.accepted:g} of the {self.block} tokens of a block are accepted in the mean; all requests advance alike."
+        return f"{self.accepted:g} of the {self.block} tokens of a block are accepted in the mean; all requests advance alike."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class MultiToken(Decoder):
 
     @property
     def assumes(self) -> str:
-        return (f"multi_token: each draft is accepted with probability {self.acceptance:g} if those before it were, which gives "
+        return (f"Each draft is accepted with probability {self.acceptance:g} if those before it were, which gives "
                 f"{expected_tokens(self.acceptance, self.heads):.3g} tokens a step; all requests advance alike.")
 
 
@@ -222,5 +222,5 @@ class AllAtOnce(Decoder):
 
     @property
     def assumes(self) -> str:
-        return ("non_autoregressive: the length of the output is known beforehand, and the first token comes with the prefill as it does "
+        return ("The length of the output is known beforehand, and the first token comes with the prefill as it does "
                 "without the transform.")

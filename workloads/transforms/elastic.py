@@ -71,7 +71,7 @@ class ElasticDraft(Decoder):
 
     @property
     def assumes(self) -> str:
-        return (f"elastic_draft: each draft is accepted with probability {self.acceptance:g} if those before it were, which gives "
+        return (f"Each draft is accepted with probability {self.acceptance:g} if those before it were, which gives "
                 f"{expected_tokens(self.acceptance, self.gamma):.3g} tokens a step; the submodel has a cache of its own.")
 
 
@@ -115,5 +115,5 @@ class EarlyExit(Transform):
 
     @property
     def assumes(self) -> str:
-        return (f"early_exit: {100 * self.share:g} % of the tokens leave after layer {self.layer}, and telling which costs nothing; a mean "
+        return (f"{100 * self.share:g} % of the tokens leave after layer {self.layer}, and telling which costs nothing; a mean "
                 "step stands for all.")

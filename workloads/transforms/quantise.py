@@ -73,4 +73,4 @@ class SplitProducts(Transform):
 
     @property
     def assumes(self) -> str:
-        return f"llm_int8: {self.outliers} inputs of each linear map have outliers; embeddings and norms are stored in int8 too."
+        return f"{self.outliers} inputs of each linear map have outliers; embeddings and norms are stored in int8 too."
