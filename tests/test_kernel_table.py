@@ -168,3 +168,16 @@ def test_measured_rows_have_the_flops_that_their_source_states(shared_data: Any)
     # The source counts a windowed prefill as queries x window, more than its queries see.
     table = table[~((table["op"] == "attention_prefill") & (table["window"] > 0))].iloc[::50]
     assert (2 * rows_from_table(table).macs == table["flops"].to_numpy()).all()
+
+
+def test_what_is_measured_can_be_predicted() -> None:
+    from gemvane.validate.kernels import KERNELS
+
+    assert {kernel.op for kernel in KERNELS} <= set(KERNEL_KINDS)
+
+
+@pytest.mark.parametrize(("op", "read", "written"), [("copy", 60, 60), ("embedding", 60, 60), ("topk", 60, 0), ("silu", 60, 60)])
+def test_rows_move_what_they_read_and_write(op: str, read: int, written: int) -> None:
+    rows = rows_from_table({"op": [op], "dtype": ["bf16"], "M": [6], "N": [10], "K": [8]})
+    assert (rows.weight_bytes + rows.input_bytes).tolist() == [2 * read]
+    assert rows.output_bytes.tolist() == [2 * written]

@@ -17,9 +17,9 @@ Mask = NDArray[np.bool_]
 
 KERNEL_KINDS = {
     "gemm": "gemm", "gemv": "gemv", "bmm": "bmm", "attention_prefill": "attention_prefill", "attention_decode": "attention_decode",
-    "softmax": "softmax", "layernorm": "layernorm", "rmsnorm": "rmsnorm", "gelu": "gelu", "relu": "relu", "tanh": "tanh",
-    "silu_mul": "silu_mul", "add": "add", "mul": "mul", "rope": "rope", "allreduce": "allreduce", "allgather": "allgather",
-    "reducescatter": "reducescatter", "alltoall": "alltoall",
+    "softmax": "softmax", "layernorm": "layernorm", "rmsnorm": "rmsnorm", "gelu": "gelu", "relu": "relu", "tanh": "tanh", "silu": "silu",
+    "silu_mul": "silu_mul", "add": "add", "mul": "mul", "rope": "rope", "topk": "topk", "embedding": "embedding", "copy": "permute",
+    "allreduce": "allreduce", "allgather": "allgather", "reducescatter": "reducescatter", "alltoall": "alltoall",
 }
 """`op` of the table -> kind of operator."""
 
