@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import gemvane as gv
 from gemvane.sim.calibration import DecodeCondition, GemmCondition, Physics, PrefillCondition
 from gemvane.sim.devices import gpu_dispatch, gpu_gemm, resolve
-from gemvane.sim.devices.gpu import GRAPH_NODE_US, HOST_BEFORE, HOST_CALL_US, STREAM_US
+from gemvane.sim.devices.gpu import EVENT_CALLS, GRAPH_NODE_US, HOST_BEFORE, HOST_CALL_US, STREAM_US
 from gemvane.sim.devices.gpu_attention import (
     FLASH2,
     FLASH3,
@@ -278,6 +278,17 @@ def test_the_launch_path_is_a_condition() -> None:
     assert graph - alone == pytest.approx(GRAPH_NODE_US, abs=0.01)
     assert stream - graph == pytest.approx(STREAM_US - GRAPH_NODE_US, abs=0.01)
     assert eager == pytest.approx(max(HOST_CALL_US, HOST_BEFORE * HOST_CALL_US + graph), abs=0.01)
+
+
+def test_events_around_an_eager_operator_hide_a_short_kernel_and_not_the_call_before_a_long_one() -> None:
+    def added(m: int) -> float:
+        table = pd.DataFrame([{"op": "add", "dtype": "fp32", "M": m, "N": 1024, "framework": framework, "launch": launch}
+                              for framework, launch in (("NeuSight", "eager"), ("", "profiler"))])
+        eager, kernel = gv.estimate_kernels(table, "a100-40g").latency_us
+        return float(eager - kernel)
+
+    assert added(65536) == pytest.approx(HOST_BEFORE * HOST_CALL_US + GRAPH_NODE_US, abs=0.01)
+    assert HOST_CALL_US < added(1) < (1 + EVENT_CALLS["neusight"]) * HOST_CALL_US
 
 
 def test_one_kernel_is_a_row_of_a_table() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +25,15 @@ HOST_CALL_US = 12.5
 HOST_BEFORE = 0.7
 """One call of a framework's operator on the host, and the share of it that lies before the kernel's launch; the rest runs beside the
 kernel. From the smallest and largest rows of PrincetonUniversity/LLMCompass 2e015fd (A100, eager PyTorch)."""
-HOST_CALLS = {"softmax": 1, "gemm": 2, "gemv": 2, "bmm": 2, "layernorm": 4, "rmsnorm": 4, "gelu": 4, "gelu_mul": 4}
-"""Calls that an eager operator makes; chosen on the same LLMCompass rows, by which its error against them is in sample."""
+HOST_CALLS: dict[str, dict[str, float]] = {
+    "": {"softmax": 1, "gemm": 2, "gemv": 2, "bmm": 2, "layernorm": 4, "rmsnorm": 4, "gelu": 4, "gelu_mul": 4},
+    "neusight": {"softmax": 1.6, "layernorm": 2.6, "gelu": 1.3, "relu": 1.4},
+}
+"""Calls that an eager operator makes, 1 where nothing else is said; "": of any other framework. Chosen on the same LLMCompass rows, by
+which its error against them is in sample; and on the smallest rows of NeuSight on A100 and T4, whose modules make one call of a kernel."""
+EVENT_CALLS = {"neusight": 1.1}
+"""What the clock covers of the host beside the operator, in calls: NeuSight records events around each (sitar-lab/NeuSight 6945927: an
+addition of a few elements takes 26.4 us; the host of its V100 is 1.23 times as slow, which no table says)."""
 PLAIN_OPERANDS = ("vllm", "llmcompass")
 PLAIN_FACTOR = 1.08
 """Matmuls whose operands are not random draw less power and clock higher: large ones of A100 have a median of 284 TFLOP/s under
@@ -209,11 +217,19 @@ def attention_key(act: str, kv: str) -> str:
     return act if act == kv else f"{act}-{kv}"
 
 
+@cache
+def _host_calls() -> tuple[Floats, Floats]:
+    """[framework, kind] calls of an eager operator, and [framework] what the clock covers beside."""
+    calls = [[HOST_CALLS.get(name, HOST_CALLS[""]).get(kind.name, 1) for kind in KINDS] for name in FRAMEWORKS]
+    return np.array(calls, np.float64), np.array([EVENT_CALLS.get(name, 0) for name in FRAMEWORKS], np.float64)
+
+
 def launch_us(rows: Rows, conditions: Conditions, kernel_us: Floats) -> Floats:
     """What a launch path adds to kernels of a CUDA graph, and a profiler leaves out; eager, a short kernel hides behind the host that
     goes on."""
-    host = np.array([HOST_CALLS.get(kind.name, 1) for kind in KINDS], np.float64)[rows.kind] * HOST_CALL_US
-    eager = np.maximum(host - kernel_us, HOST_BEFORE * host)
+    calls, events = _host_calls()
+    host = calls[conditions.framework, rows.kind] * HOST_CALL_US
+    eager = np.maximum(host + events[conditions.framework] * HOST_CALL_US - kernel_us, HOST_BEFORE * host)
     by_path = np.stack([np.zeros(rows.size), np.full(rows.size, STREAM_US - GRAPH_NODE_US), eager,
                         np.full(rows.size, -GRAPH_NODE_US)])
     added: Floats = by_path[conditions.launch, np.arange(rows.size)]
