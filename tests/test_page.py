@@ -89,10 +89,13 @@ def test_the_command_writes_the_page_with_what_is_bundled(tmp_path: Path) -> Non
     text = file.read_text()
     assert "(errors-h100-sxm.svg)" in text
     assert (tmp_path / "errors-h100-sxm.svg").read_text().startswith("<?xml")
+    measured = Path(page.__file__).parent / "measured"
+    if not measured.is_dir():
+        pytest.skip("an installed gemvane has no measured tables of its own")
     assert "- By this project: all but cpu-xeon-amx-1core.csv." in text
     assert "## CPUs" in text
     assert "held out. With the machine's record alone" in text
-    own = json.loads((Path(page.__file__).parent / "measured" / "cpu-xeon-amx-1core.machine.json").read_text())
+    own = json.loads((measured / "cpu-xeon-amx-1core.machine.json").read_text())
     assert f"### {own['name']}" in text
 
 

@@ -47,8 +47,8 @@ def test_links_of_a_page_stay_in_the_site_and_lead_somewhere(page: Path) -> None
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
-    if not (ROOT / "README.md").is_file():
-        pytest.skip("no README here")
+    if not (ROOT / "hw_configs").is_dir():
+        pytest.skip("an sdist has the rooms inside src/gemvane")
     local = [link for link in LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")) if "://" not in link]
     assert local and [link for link in local if not (ROOT / link).exists()] == []
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemvane import output
-from gemvane.commands.validate import _read as read_table
-from gemvane.commands.validate import _watched as watched
+from gemvane.commands.validate import read_table, watched
 
 if TYPE_CHECKING:
     from gemvane.sim.hardware import Hardware

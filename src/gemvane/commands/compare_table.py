@@ -7,8 +7,7 @@ from typing import Any
 
 from gemvane import output
 from gemvane.commands import report as page
-from gemvane.commands.validate import _read as read_table
-from gemvane.commands.validate import _replace as replace
+from gemvane.commands.validate import read_table, replace
 
 
 def compare(table: Path, hw: str, json: bool, plot: Path | None = None, report: Path | None = None) -> None:

@@ -7,9 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from gemvane import output
-from gemvane.commands.validate import _read as read_table
-from gemvane.commands.validate import _replace as replace
-from gemvane.commands.validate import _watched as watched
+from gemvane.commands.validate import read_table, replace, watched
 
 
 def page(found: list[Path], file: Path) -> None:

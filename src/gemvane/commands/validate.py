@@ -34,10 +34,10 @@ def oracles(name: str, table: Path, json: bool, file: Path | None) -> None:
         if file.suffix != ".csv":
             raise ValueError(f"-o {file}: the rows are written as .csv, not {file.suffix or 'without a suffix'!r}.")
         output.check_file(file)
-    rows = _read(table)
+    rows = read_table(table)
     compare = _compare(name)
     try:
-        found: dict[str, Any] = compare(rows, _watched) if "watch" in signature(compare).parameters else compare(rows)
+        found: dict[str, Any] = compare(rows, watched) if "watch" in signature(compare).parameters else compare(rows)
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from None
     found["by"] = _listed(found["by"])
@@ -67,11 +67,11 @@ def claims(pages: list[str], json: bool, file: Path | None) -> None:
             plots.check()
         for one in loaded:
             plots.prepare(one, bench)
-    rows = scoreboard.run(loaded, _watched, bench)
+    rows = scoreboard.run(loaded, watched, bench)
     if file is not None and pages:
         _write_page(loaded, rows, bench, file)
     elif file is not None:
-        _replace(file, partial(Path.write_text, data=render_claims.scoreboard(loaded, rows), encoding="utf-8"))
+        replace(file, partial(Path.write_text, data=render_claims.scoreboard(loaded, rows), encoding="utf-8"))
     if json:
         output.show_json([row.to_dict() for row in rows])
     else:
@@ -89,10 +89,10 @@ def _write_page(pages: list[Page], rows: list[Row], bench: Bench, file: Path) ->
     drawn = {known[one.name, name]: plots.draw(one, name, plots.lines(one, name, bench)) for one in pages for name in one.spec.plots}
     texts = {**drawn, file.name: render_claims.markdown(pages, rows, known)}
     for name, text in texts.items():
-        _replace(file.with_name(name), partial(Path.write_text, data=text, encoding="utf-8"))
+        replace(file.with_name(name), partial(Path.write_text, data=text, encoding="utf-8"))
 
 
-def _read(table: Path) -> pd.DataFrame:
+def read_table(table: Path) -> pd.DataFrame:
     import pandas as pd
 
     if table.suffix not in SUFFIXES:
@@ -116,7 +116,7 @@ def _compare(name: str) -> Any:
         raise ValueError(f"oracle {name!r} is not there yet in this version of gemvane.") from None
 
 
-def _watched(rows: list[Any]) -> Iterable[Any]:
+def watched(rows: list[Any]) -> Iterable[Any]:
     """The rows; on a terminal, with a bar on stderr."""
     if not sys.stderr.isatty():
         return rows
@@ -137,10 +137,10 @@ def _save(name: str, detail: Any, file: Path) -> None:
 
     if detail is None:
         raise ValueError(f"-o {file}: {name} has no detail by row.")
-    _replace(file, lambda partial: pd.DataFrame(detail).to_csv(partial, index=False))
+    replace(file, lambda partial: pd.DataFrame(detail).to_csv(partial, index=False))
 
 
-def _replace(file: Path, write: Callable[[Path], object]) -> None:
+def replace(file: Path, write: Callable[[Path], object]) -> None:
     """A file written under another name and renamed: whole or not at all."""
     partial = file.with_name(file.name + ".partial")
     try:
