@@ -93,6 +93,7 @@ def _write_page(pages: list[Page], rows: list[Row], bench: Bench, file: Path) ->
 
 
 def read_table(table: Path) -> pd.DataFrame:
+    """The rows of a .csv or .parquet file. ValueError, one sentence, for one that cannot be read."""
     import pandas as pd
 
     if table.suffix not in SUFFIXES:
