@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from gemvane.workloads import catalog
+from gemvane.workloads import catalog, transforms
 from gemvane.workloads.scenario import Scenario
 from gemvane.workloads.spec import ModelSpec
 
@@ -252,7 +252,9 @@ def _check_value(tree: Tree, path: tuple[str, str], key: str, value: Any, hardwa
         return
     try:
         if key in SCENARIO:
-            Scenario(**{"batch": len(value) if key == "prompt" and isinstance(value, (list, tuple)) else 1, key: value})
+            said = Scenario(**{"batch": len(value) if key == "prompt" and isinstance(value, (list, tuple)) else 1, key: value})
+            for text in said.transforms:
+                transforms.parse(text)
         elif "." not in key or path[0] == "scenario":
             known = (*SCENARIO, *(NAMED if path[0] == "vary" else ()))
             wish = nearest(key, known) or f". Expected a dotted key of the hardware, or one of {', '.join(known)}"

@@ -9,6 +9,7 @@ import gemvane as gv
 from gemvane.sim.formula import Formula, amount, in_unit_of
 from gemvane.sim.redesign import complete, redesigned
 from gemvane.sim.space import Space, parse, read
+from gemvane.sim.sweep import evaluate
 
 SPACE = """\
 model: gpt2
@@ -90,6 +91,15 @@ def test_a_hypercube_takes_each_layer_of_each_axis_once() -> None:
     assert sorted((prompt - 1) // 2 for _, prompt in (p.values for p in points)) == list(range(12))
 
 
+def test_transforms_vary_several_in_a_text_and_none_in_an_empty_one() -> None:
+    texts = "['', window:tokens=64 + quantise:kv=int8]"
+    varied = parse(f"model: gpt2\nhardware: a100-40g\nscenario: {{prompt: 512, output: 3}}\nvary:\n  transforms: {texts}\n", "space.yaml")
+    plain, changed = (evaluate(varied, point) for point in varied.points())
+    assert (plain["reason"], changed["reason"]) == ("", "")
+    assert plain["transforms"] == ""
+    assert changed["memory_bytes"] < plain["memory_bytes"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -103,6 +113,8 @@ def test_a_hypercube_takes_each_layer_of_each_axis_once() -> None:
         ("units.npu.rows: [64, 128]", "memory.bandwidth: [1, 2]", "vary.memory.bandwidth: 1 has no unit. Expected a bandwidth"),
         ("units.npu.rows: [64, 128]", "units.pim.levels.bonk: [2]", "'bonk': input should be"),
         ("units.npu.rows: [64, 128]", "bach: [64]", "vary.bach: unknown field 'bach' (did you mean 'batch'?)."),
+        ("units.npu.rows: [64, 128]", "transforms: ['', 'kv_evit:keep=0.1']", "space.yaml:5: vary.transforms: transform 'kv_evit'"),
+        ("units.npu.rows: [64, 128]", "transforms: ['', 'kv_evict:kept=0.1']", "kv_evict: parameter 'kept' is unknown. Expected kv_evict:"),
         ("units.npu.rows: [64, 128]", "dtype: [fp99]", "vary.dtype: dtype is 'fp99'. Expected one of"),
         ("low: 4, high: 12", "low: 12, high: 4", "space.yaml:7: vary.batch.high is 4, under low, 12: the range is empty."),
         ("by: 4", "by: 4, steps: 2", "scale is linear, which takes either steps or by."),

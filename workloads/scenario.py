@@ -56,7 +56,8 @@ class Scenario:
     all_logits: bool = False
     """Compute the logits of every prompt position, not of the last one only."""
     transforms: tuple[str, ...] = ()
-    """Techniques that change the workload, applied in this order: "kv_evict:keep=0.1", as `transforms.parse` reads them."""
+    """Techniques that change the workload, applied in this order: "kv_evict:keep=0.1", as `transforms.parse` reads them. One text may
+    name several, "quantise:kv=int8 + yoco", or none, ""."""
 
     def __post_init__(self) -> None:
         if isinstance(self.prompt, (Sequence, np.ndarray)) and not isinstance(self.prompt, (str, tuple)):
@@ -78,7 +79,8 @@ class Scenario:
         object.__setattr__(self, "prompt", tuple(map(int, lengths)) if isinstance(self.prompt, tuple) else int(self.prompt))
         if isinstance(self.prompt, tuple) and len(self.prompt) != self.batch:
             raise ValueError(f"prompt has {len(self.prompt)} lengths but batch is {self.batch}. Expected one length a request.")
-        object.__setattr__(self, "transforms", (self.transforms,) if isinstance(self.transforms, str) else tuple(self.transforms))
+        texts = (self.transforms,) if isinstance(self.transforms, str) else self.transforms
+        object.__setattr__(self, "transforms", tuple(name.strip() for text in texts for name in text.split("+") if name.strip()))
         for field, known in (("phase", PHASES), ("attention_parallel", SPREADS), ("context_attention", CONTEXTS), ("routing", ROUTINGS),
                              ("dtype", DTYPES), ("weight_dtype", (*DTYPES, None)), ("kv_dtype", (*DTYPES, None)),
                              ("weight_sparsity", SPARSITIES)):
