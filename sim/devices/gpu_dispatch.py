@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..costs import Floats
-from .gpu_machine import RESIDENCE_SLOPE, ResolvedGpu, Shape
+from .gpu_machine import RESIDENCE_SLOPE, SHARED_BYTES, TILE_AREA, ResolvedGpu, Shape
 
 PORT_BYTES = 64
 """Bytes a clock from L2 into one SM (NVIDIA, tuning guides of Volta to Hopper; SGLang's fp8 rows of H100 and H200 fit to 60-75)."""
@@ -23,11 +23,9 @@ OUTSIDE = 2.0
 INSTRUCTION_ROWS = 64
 """Rows of a Hopper matrix instruction; of a narrower operand the kernel swaps the two, where `Launch.swaps`."""
 K_STEP = 128
-TILE_AREA = 128 * 128
+"""Elements of the inner dimension that a block takes at once."""
 L2_NORM = 4
 """How L2's time and the blocks' own add up: their p-norm (guess; 2.6 fits H100's rows better, 4 H200's)."""
-SMEM = 232448
-"""Bytes of shared memory of a Hopper block (NVIDIA CUDA C++ programming guide: 227 KB)."""
 SPILLING, SPILL = 128 * 192, 4.0
 """DeepGEMM tiles of so many elements that share no operand run so many times slower than the others: on SGLang's rows of H100 and
 H200 (fits: 3.5 and 4.1), to the edge at every shape that is given such a tile; the cause was not looked into."""
@@ -85,7 +83,7 @@ def _deepgemm_menu() -> NDArray[np.float64]:
         for rows in (64, 128, 16, 32, 256):
             for cols in range(16, 193, 16):
                 unrolls = cols <= K_STEP or cols - K_STEP in (16, 32, 64)
-                stages = (SMEM - 1280 - -(-rows * cols * 2 // 1024) * 1024) // ((rows + cols) * K_STEP + rows * 4)
+                stages = (SHARED_BYTES - 1280 - -(-rows * cols * 2 // 1024) * 1024) // ((rows + cols) * K_STEP + rows * 4)
                 if unrolls and (rows <= 128 or cols <= 128) and stages >= (4 if rows * cols < SPILLING else 3):
                     menu.append((rows, cols, down, across))
     return np.array(menu, np.float64)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..calibration import GemmCondition
 from ..costs import Floats, Int64s
 from .gpu_dispatch import Launch, blocks_us, deepgemm, fixed_fp8
-from .gpu_machine import CLUSTER, Parts, ResolvedGpu, Shape
+from .gpu_machine import CLUSTER, TILE_AREA, Parts, ResolvedGpu, Shape
 
 TILES = np.array([(rows, cols) for rows in (64, 128, 192, 256) for cols in (16, 32, 64, 128, 192, 256) if rows * cols <= 40960], np.float64)
 """Output tiles (rows, columns) that GPU matmul libraries compile: the usual CUTLASS menu."""
@@ -22,7 +22,6 @@ GEMV_COLUMNS = 128
 """Columns from which on a matmul of one row runs as a matrix-vector product, where kernels are not persistent."""
 GEMV_NS = 0.45
 """An element of its inner dimension, beside the bytes: how fast one column is summed. Both from A100's rows of one token."""
-TILE_AREA = 128 * 128
 CHUNK = 2048
 """Rows costed at once, so that a menu of tiles times rows stays in the processor's cache."""
 

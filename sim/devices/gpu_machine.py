@@ -19,6 +19,10 @@ CLUSTER = 2.0
 and matrix instructions are asynchronous (TMA multicast in clusters of two, persistent kernels: NVIDIA Hopper white paper)."""
 RESIDENCE_SLOPE = 4
 """How sharply a working set falls out of L2 as it grows: 1 / (1 + (set / share)^4) (guess)."""
+TILE_AREA = 128 * 128
+"""Results of the thread block whose epilogue is counted as one; those of others go by their area."""
+SHARED_BYTES = 227 * 1024
+"""Of a Hopper SM's shared memory, for its blocks (NVIDIA CUDA C++ programming guide, compute capability 9.0)."""
 
 CAP_US, CAP_SLOPE = 50e3, 4
 """When the power limit starts to lower the clock, and how abruptly. Fits to seven tables of H100 and H200 (TensorRT-LLM and SGLang,

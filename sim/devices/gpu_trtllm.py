@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..calibration import XqaCondition
 from ..costs import Floats
 from .gpu_attention import Heads, traffic
-from .gpu_machine import Parts, ResolvedGpu
+from .gpu_machine import SHARED_BYTES, Parts, ResolvedGpu
 
 Mask = NDArray[np.bool_]
 
@@ -38,8 +38,6 @@ ROWS = 8
 BLOCK_BYTES, WIDTH_BYTES, ROW_BYTES = 30 * 1024, 300, 4
 """Shared memory of a block of Hopper's XQA: fixed, of each element of a head, and of each element of a query (guess, from how many
 blocks run at once: of 64-wide heads four on an SM, of 128 three, of 256 two, with 32 query heads two and one)."""
-SHARED_BYTES = 227 * 1024
-"""Of an SM's shared memory, for blocks (NVIDIA CUDA C++ programming guide, compute capability 9.0)."""
 MMHA_THREADS, MMHA_PLACES = 256, 4
 """Threads of a small block of MMHA, and how many of them an SM's registers hold; where there are fewer blocks, a block gets 512 or
 1,024. Heads that are padded to a power of two take more registers: half as many (read off the rows)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import Field, dataclass, fields
 from difflib import get_close_matches
 from typing import ClassVar, Self
@@ -11,7 +12,7 @@ from ..spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transform:
+class Transform(ABC):
     """A technique that changes what is computed. Subclasses are frozen dataclasses whose fields are the technique's parameters."""
 
     NAME: ClassVar[str]
@@ -20,9 +21,9 @@ class Transform:
     GROUP: ClassVar[str] = ""
     """Transforms of one group say different things of the same matter, so a workload takes one of them."""
 
+    @abstractmethod
     def apply(self, spec: ModelSpec, scenario: Scenario) -> tuple[ModelSpec, Scenario]:
         """The changed workload. ValueError, one sentence, for a model or scenario without what the technique changes."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         """As it is written, every parameter said."""
@@ -30,9 +31,9 @@ class Transform:
         return f"{self.NAME}:{said}" if said else self.NAME
 
     @property
+    @abstractmethod
     def changes(self) -> str:
         """What it changes, with its numbers."""
-        raise NotImplementedError
 
     @property
     def assumes(self) -> str:

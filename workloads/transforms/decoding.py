@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -17,9 +18,9 @@ class Decoder(Transform):
 
     GROUP: ClassVar[str] = "decoding"
 
+    @abstractmethod
     def decoding(self, spec: ModelSpec, scenario: Scenario) -> Decoding:
         """How the model decodes; ValueError for a draft that does not fit it."""
-        raise NotImplementedError
 
     def apply(self, spec: ModelSpec, scenario: Scenario) -> tuple[ModelSpec, Scenario]:
         if spec.encoder or scenario.phase == "prefill":
@@ -48,6 +49,12 @@ def expected_tokens(acceptance: float, drafted: int) -> float:
     """Tokens of a step whose drafts are each accepted with one probability if all before were: (1 - a^(g + 1)) / (1 - a), with the one
     that the model itself adds (Leviathan et al., arXiv 2211.17192, equation 1)."""
     return float(sum(acceptance**place for place in range(drafted + 1)))
+
+
+def said_of_drafts(acceptance: float, drafted: int) -> str:
+    """What is assumed of drafts that are each accepted with one probability, without a full stop."""
+    return (f"Each draft is accepted with probability {acceptance:g} if those before it were, which gives "
+            f"{expected_tokens(acceptance, drafted):.3g} tokens a step")
 
 
 def check_share(transform: Transform, *names: str) -> None:
@@ -84,8 +91,7 @@ class Speculative(Decoder):
 
     @property
     def assumes(self) -> str:
-        return (f"Each draft is accepted with probability {self.acceptance:g} if those before it were, which gives "
-                f"{expected_tokens(self.acceptance, self.gamma):.3g} tokens a step; all requests advance alike.")
+        return f"{said_of_drafts(self.acceptance, self.gamma)}; all requests advance alike."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +193,7 @@ class MultiToken(Decoder):
 
     @property
     def assumes(self) -> str:
-        return (f"Each draft is accepted with probability {self.acceptance:g} if those before it were, which gives "
-                f"{expected_tokens(self.acceptance, self.heads):.3g} tokens a step; all requests advance alike.")
+        return f"{said_of_drafts(self.acceptance, self.heads)}; all requests advance alike."
 
 
 @dataclass(frozen=True, kw_only=True)

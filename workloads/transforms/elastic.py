@@ -9,7 +9,7 @@ from ..parts import Dense
 from ..scenario import Scenario
 from ..spec import Decoding, ModelSpec
 from .base import Transform
-from .decoding import Decoder, check_share, expected_tokens
+from .decoding import Decoder, check_share, expected_tokens, said_of_drafts
 from .swap import own_attention, swap_dense
 
 
@@ -71,8 +71,7 @@ class ElasticDraft(Decoder):
 
     @property
     def assumes(self) -> str:
-        return (f"Each draft is accepted with probability {self.acceptance:g} if those before it were, which gives "
-                f"{expected_tokens(self.acceptance, self.gamma):.3g} tokens a step; the submodel has a cache of its own.")
+        return f"{said_of_drafts(self.acceptance, self.gamma)}; the submodel has a cache of its own."
 
 
 @dataclass(frozen=True, kw_only=True)
